@@ -1,0 +1,7 @@
+"""RWKV-UNet (arXiv 2501.08458): the Bi-WKV operator, the network and its training, on any machine."""
+
+__version__ = "0.1.0"
+
+from .wkv import bi_wkv
+
+__all__ = ["__version__", "bi_wkv"]

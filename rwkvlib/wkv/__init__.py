@@ -1,0 +1,198 @@
+"""The Bi-WKV operator: one definition, several backends, one PyTorch operator around them.
+
+Arguments are checked and a backend is chosen in `bi_wkv`; the backends know nothing of each other:
+oracle.py (the definition), scan.py (the recurrence as the book derives it), tree.py (plain tensor operations, any
+device), numba_cpu.py (the fast one on a CPU).
+"""
+
+import importlib.util
+import math
+import warnings
+
+import torch
+from torch import Tensor
+
+from . import oracle, scan, tree
+
+VARIANTS = ("paper", "published")
+BACKENDS = ("auto", "oracle", "scan", "tree", "numba")
+
+
+def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor, variant: str, backend: str) -> None:
+    if variant not in VARIANTS:
+        raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+    for name, x in dict(w=w, u=u, k=k, v=v).items():
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+        if not x.is_floating_point():
+            raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
+        if x.device != k.device:
+            raise ValueError(f"{name}: expected the device of k, {k.device}, got {x.device}")
+    if k.ndim != 3:
+        raise ValueError(f"k: expected shape (B, T, C), got {tuple(k.shape)}")
+    if v.shape != k.shape:
+        raise ValueError(f"v: expected the shape of k, {tuple(k.shape)}, got {tuple(v.shape)}")
+    if v.dtype != k.dtype:
+        raise TypeError(f"v: expected the dtype of k, {k.dtype}, got {v.dtype}")
+    if k.shape[1] == 0:
+        raise ValueError(f"k: expected at least one token (T >= 1), got shape {tuple(k.shape)}")
+    for name, x in dict(w=w, u=u).items():
+        if x.shape != k.shape[2:]:
+            raise ValueError(f"{name}: expected shape (C,) = ({k.shape[2]},), got {tuple(x.shape)}")
+
+
+def _choose(variant: str, backend: str, device: torch.device) -> str:
+    if backend == "auto":
+        numba = variant == "paper" and device.type == "cpu" and importlib.util.find_spec("numba") is not None
+        return "numba" if numba else "tree"
+    if backend in ("scan", "numba") and variant == "published":
+        raise ValueError(f"backend: variant 'published' has the backends oracle and tree, got {backend!r}")
+    if backend == "numba":
+        if device.type != "cpu":
+            raise ValueError(f"backend: 'numba' runs on CPU tensors, got tensors on {device}")
+        if importlib.util.find_spec("numba") is None:
+            raise ValueError("backend: 'numba' needs the package numba, which is missing: pip install numba")
+    return backend
+
+
+def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper", backend: str = "auto") -> Tensor:
+    r"""Bi-WKV: for every token and channel an average of v over all tokens, in time linear in their number.
+
+    .. math:: y_t = \frac{\sum_{i \ne t} e^{k_i - (|t-i|-1) w} v_i + e^{u + k_t} v_t}
+                         {\sum_{i \ne t} e^{k_i - (|t-i|-1) w} + e^{u + k_t}}
+
+    Vision-RWKV (arXiv 2403.02308), Eq. 5, with its decay over T already divided out.
+
+    Args:
+        w: (C,) decay per token of distance; any sign (the model passes ``spatial_decay / T``).
+        u: (C,) bonus of the token itself (the model passes ``spatial_first / T``).
+        k: (B, T, C) logits, finite; float64, float32, bfloat16 or float16. Sums are in float32 at least.
+        v: (B, T, C) values, of the dtype of k.
+        variant: "paper", the equation; "published", what the published CUDA kernel computes instead, for use with
+            weights trained on it (`rwkvlib.wkv.oracle.published_weights`).
+        backend: "auto" takes numba on a CPU where it is installed, else tree. By name: "oracle" (O(T^2)),
+            "scan" (token by token), "tree" (plain PyTorch, any device), "numba" (CPU).
+
+    Returns:
+        (B, T, C), the dtype of v.
+
+    Raises:
+        TypeError, ValueError: an argument of the wrong type, shape, device or name.
+
+    Warns once for variant "published" where ``T > 1024`` or ``|w| ceil(T / 32) > 0.5``: outside of what it was
+    trained in, its denominator can cross zero.
+    """
+    _check(w, u, k, v, variant, backend)
+    backend = _choose(variant, backend, k.device)
+    if variant == "published":
+        if backend == "oracle":
+            return oracle.published_oracle(w, u, k, v)
+        if torch.onnx.is_in_onnx_export():
+            return tree.published(w, u, k, v)
+        return _published(w, u, k, v)
+    if backend == "oracle":
+        return oracle.bi_wkv_oracle(w, u, k, v)
+    if backend == "scan":
+        return scan.bi_wkv_scan(w, u, k, v)
+    if torch.onnx.is_in_onnx_export():  # standard operations instead of ours
+        return tree.forward(w, u, k, v)[0]
+    return _bi_wkv(w, u, k, v, backend)[0]
+
+
+def _backend_module(backend: str):
+    if backend == "numba":
+        from . import numba_cpu  # a second to import, so only where it is used
+
+        return numba_cpu
+    return tree
+
+
+def _accumulation_dtype(*tensors: Tensor) -> torch.dtype:
+    return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
+
+
+@torch.library.custom_op("rwkvlib::bi_wkv", mutates_args=())
+def _bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str) -> tuple[Tensor, Tensor]:
+    """(y in the dtype of v, log of the denominator in the accumulation dtype)."""
+    dtype = _accumulation_dtype(w, u, k)
+    y, logden = _backend_module(backend).forward(*(x.to(dtype).contiguous() for x in (w, u, k, v)))
+    return y.to(v.dtype), logden
+
+
+@_bi_wkv.register_fake
+def _(w, u, k, v, backend):
+    # Contiguous whatever the strides of k: both backends return it so.
+    return v.new_empty(v.shape), k.new_empty(k.shape, dtype=_accumulation_dtype(w, u, k))
+
+
+@torch.library.custom_op("rwkvlib::bi_wkv_backward", mutates_args=())
+def _bi_wkv_backward(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, y: Tensor, logden: Tensor, gy: Tensor, glogden: Tensor, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = logden.dtype
+    g = gy.to(dtype)
+    inputs = (w, u, k, v, logden, g, g * y.to(dtype) - glogden)
+    grads = _backend_module(backend).backward(*(x.to(dtype).contiguous() for x in inputs))
+    return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
+
+
+@_bi_wkv_backward.register_fake
+def _(w, u, k, v, y, logden, gy, glogden, backend):
+    return tuple(x.new_empty(x.shape) for x in (w, u, k, v))
+
+
+def _setup_context(ctx, inputs, output):
+    w, u, k, v, ctx.backend = inputs
+    ctx.save_for_backward(w, u, k, v, *output)
+
+
+def _backward(ctx, gy, glogden):
+    return *_bi_wkv_backward(*ctx.saved_tensors, gy, glogden, ctx.backend), None
+
+
+_bi_wkv.register_autograd(_backward, setup_context=_setup_context)
+
+
+@torch.library.custom_op("rwkvlib::bi_wkv_published", mutates_args=())
+def _published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    T, L = k.shape[1], math.ceil(k.shape[1] / 32)
+    if T > 1024 or (w.numel() and w.abs().max().item() * L > 0.5):
+        _warn_published()
+    dtype = _accumulation_dtype(w, u, k)
+    return tree.published(*(x.to(dtype) for x in (w, u, k, v))).to(v.dtype)
+
+
+@_published.register_fake
+def _(w, u, k, v):
+    return v.new_empty(v.shape)
+
+
+def _published_setup_context(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _published_autograd(ctx, gy):
+    # The true derivative of that forward, by PyTorch; computed anew, so that only the inputs are kept in between.
+    tensors = ctx.saved_tensors
+    dtype = _accumulation_dtype(*tensors)
+    _, vjp = torch.func.vjp(tree.published, *(x.detach().to(dtype) for x in tensors))
+    return tuple(grad.to(x.dtype) for grad, x in zip(vjp(gy.to(dtype)), tensors, strict=True))
+
+
+_published.register_autograd(_published_autograd, setup_context=_published_setup_context)
+
+_warned = False
+
+
+def _warn_published() -> None:
+    global _warned  # once a process: every layer of a model would say it again
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            "variant 'published' is held to its reference for T <= 1024 and |w| ceil(T / 32) <= 0.5 only; beyond, its "
+            "denominator can cross zero and the output is not to be trusted",
+            RuntimeWarning,
+            stacklevel=3,
+        )
