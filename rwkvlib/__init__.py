@@ -2,6 +2,7 @@
 
 __version__ = "0.1.0"
 
+from .models import create_model, load_official
 from .wkv import bi_wkv
 
-__all__ = ["__version__", "bi_wkv"]
+__all__ = ["__version__", "bi_wkv", "create_model", "load_official"]

@@ -1,0 +1,33 @@
+"""CCM, the cross-channel mix: the three skip connections are brought to one size and mixed before they go on."""
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from .conv import map_from_tokens, resize, tokens_from_map
+from .mixing import ChannelMix, DropPath
+
+
+class CrossChannelMix(nn.Module):
+    """Mixes the outputs of the encoder's stages 3, 2, 1, in that order (RWKV-UNet, arXiv 2501.08458).
+
+    Each map is resized to the last one's resolution and projected to ``dim`` channels; their concatenation goes
+    through a residual Channel Mix; each third is projected and resized back to its own width and resolution.
+    """
+
+    def __init__(self, dims: list[int], dim: int, *, drop_path: float = 0.05, use_q_shift: bool = True):
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Conv2d(d, dim, 1) for d in dims)
+        self.channel = ChannelMix(dim * len(dims), use_q_shift=use_q_shift)
+        self.ln1 = nn.LayerNorm(dim * len(dims))
+        self.drop_path = DropPath(drop_path)
+        self.final_projections = nn.ModuleList(nn.Conv2d(dim, d, 1) for d in dims)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Maps of shape (B, dims[i], H_i, W_i), to the same shapes."""
+        height, width = maps[-1].shape[2:]
+        projected = [p(resize(x, (height, width))) for p, x in zip(self.projections, maps, strict=True)]
+        z = tokens_from_map(torch.cat(projected, dim=1))
+        z = z + self.drop_path(self.ln1(self.channel(z, height, width)))
+        parts = map_from_tokens(z, height, width).chunk(len(maps), dim=1)
+        return [resize(p(z), x.shape[2:]) for p, z, x in zip(self.final_projections, parts, maps, strict=True)]

@@ -1,0 +1,94 @@
+"""The two halves of a Vision-RWKV block: Spatial Mix (between tokens) and Channel Mix (between channels)."""
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+from ..wkv import bi_wkv
+from .shift import q_shift
+
+
+class DropPath(nn.Module):
+    """Drops a residual branch for whole images, with probability ``p``, while training (stochastic depth)."""
+
+    def __init__(self, p: float):
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.p == 0 or not self.training:
+            return x
+        keep = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= self.p
+        return x * keep / (1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p:g}"
+
+
+def _mix(x: Tensor, xx: Tensor, share: Tensor) -> Tensor:
+    """``x * share + xx * (1 - share)``, in the form that rounds and moves memory once."""
+    return torch.lerp(xx, x, share.to(x.dtype).expand_as(x))
+
+
+class SpatialMix(nn.Module):
+    """Tokens exchange what they hold by Bi-WKV, gated by their receptance (Vision-RWKV, arXiv 2403.02308, Eq. 1-5).
+
+    ``y = W_o (sigmoid(r) * LayerNorm(bi_wkv(decay / T, first / T, k, v)))`` with r, k, v linear in a learned mix of
+    the tokens and their Q-Shift.
+
+    Args:
+        dim: C, the number of channels.
+        use_q_shift: False mixes the tokens with nothing (``xx = x``).
+        learn_decay: False keeps decay and bonus at 0, the plain average with which training starts.
+        variant, backend: of the operator, see `rwkvlib.bi_wkv`.
+    """
+
+    def __init__(
+        self, dim: int, *, use_q_shift: bool = True, learn_decay: bool = True, variant: str = "paper", backend: str = "auto"
+    ):
+        super().__init__()
+        self.use_q_shift, self.variant, self.backend = use_q_shift, variant, backend
+        self.spatial_decay = nn.Parameter(torch.zeros(dim), requires_grad=learn_decay)
+        self.spatial_first = nn.Parameter(torch.zeros(dim), requires_grad=learn_decay)
+        self.spatial_mix_k = nn.Parameter(torch.full((1, 1, dim), 0.5))
+        self.spatial_mix_v = nn.Parameter(torch.full((1, 1, dim), 0.5))
+        self.spatial_mix_r = nn.Parameter(torch.full((1, 1, dim), 0.5))
+        self.key = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(dim, dim, bias=False)
+        self.receptance = nn.Linear(dim, dim, bias=False)
+        self.key_norm = nn.LayerNorm(dim)
+        self.output = nn.Linear(dim, dim, bias=False)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """(B, height * width, C) to the same shape."""
+        T = x.shape[1]
+        xx = q_shift(x, height, width) if self.use_q_shift else x
+        k = self.key(_mix(x, xx, self.spatial_mix_k))
+        v = self.value(_mix(x, xx, self.spatial_mix_v))
+        r = self.receptance(_mix(x, xx, self.spatial_mix_r))
+        y = bi_wkv(self.spatial_decay / T, self.spatial_first / T, k, v, variant=self.variant, backend=self.backend)
+        return self.output(torch.sigmoid(r) * self.key_norm(y))
+
+
+class ChannelMix(nn.Module):
+    """Channels of one token (and of its four neighbours) are mixed (Vision-RWKV, arXiv 2403.02308, Eq. 9).
+
+    ``y = sigmoid(r) * W_v LayerNorm(relu(k)^2)`` with hidden width ``2 * dim``.
+    """
+
+    def __init__(self, dim: int, *, use_q_shift: bool = True):
+        super().__init__()
+        self.use_q_shift = use_q_shift
+        self.spatial_mix_k = nn.Parameter(torch.full((1, 1, dim), 0.5))
+        self.spatial_mix_r = nn.Parameter(torch.full((1, 1, dim), 0.5))
+        self.key = nn.Linear(dim, 2 * dim, bias=False)
+        self.key_norm = nn.LayerNorm(2 * dim)
+        self.receptance = nn.Linear(dim, dim, bias=False)
+        self.value = nn.Linear(2 * dim, dim, bias=False)
+
+    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
+        """(B, height * width, C) to the same shape."""
+        xx = q_shift(x, height, width) if self.use_q_shift else x
+        k = self.key(_mix(x, xx, self.spatial_mix_k))
+        r = self.receptance(_mix(x, xx, self.spatial_mix_r))
+        return torch.sigmoid(r) * self.value(self.key_norm(torch.relu(k).square()))
