@@ -1,0 +1,74 @@
+# Everything that this project does, from a bare Python 3.11 and make. `make help` lists the targets.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eo pipefail -c
+.ONESHELL:
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+NB ?=
+PORT ?= 8000
+
+# More threads than this make small tensors slower, and a shared machine slower still.
+THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $$(( n < 8 ? n : 8 )))
+export OMP_NUM_THREADS ?= $(THREADS)
+export MKL_NUM_THREADS ?= $(THREADS)
+export NUMBA_NUM_THREADS ?= $(THREADS)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.PHONY: help install book serve test check-book lint format bench notebooks lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
+
+install: $(STAMP) ## make .venv from requirements.lock and install rwkvlib in it (editable)
+
+$(STAMP): requirements.lock pyproject.toml setup.py
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "requirements.lock needs Python 3.11 or later: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+book: $(STAMP) ## execute the notebooks and render the book to _build/html/index.html
+	$(BIN)/python book/build.py html
+
+serve: book ## serve the book on http://127.0.0.1:8000 (PORT=...)
+	$(BIN)/python book/build.py serve --port $(PORT)
+
+test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
+	$(BIN)/python -m pytest tests --ignore=tests/book $(NOTEBOOKS) \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+check-book: $(STAMP) ## test the built pages in a headless Chromium
+	RWKVLIB_NEEDS_BOOK=1 $(BIN)/python -m pytest tests/book
+
+lint: $(STAMP) ## check the code's style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## correct the code's style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(STAMP) ## run every script in benchmarks/
+	@shopt -s nullglob
+	for script in benchmarks/*.py; do
+	  echo "== $$script"
+	  $(BIN)/python "$$script"
+	done
+
+notebooks: $(STAMP) ## execute the notebooks in place, to be committed with outputs (NB=notebooks/04_wkv.ipynb for one)
+	$(BIN)/python book/build.py notebooks $(NB)
+
+lock: ## resolve pyproject.toml anew in a clean environment and rewrite requirements.lock
+	$(PYTHON) .ci/lock.py
+
+clean: ## remove the built book and its caches, but not .venv
+	rm -rf _build .pytest_cache .ruff_cache

@@ -1,0 +1,20 @@
+# Setup: installs the library only where it is missing (Colab), and never touches an installed torch.
+import importlib.util
+import os
+import subprocess
+import sys
+
+if importlib.util.find_spec("rwkvlib") is None:
+    source = "rwkvlib[cpu,train,book-plots] @ git+https://github.com/rwkv-unet-book/rwkv-unet-book"
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from rwkvlib.bookkit import live, read_result, table, use_style
+
+FULL = os.environ.get("RWKVLIB_PROFILE", "fast") == "full"  # full: longer runs, more seeds
+rng = np.random.default_rng(0)
+torch.manual_seed(0)
+use_style()
