@@ -1,0 +1,10 @@
+"""What the chapters share: the style of figures, live elements, and tables of stored results.
+
+Nothing else in the library imports this package.
+"""
+
+from .live import live
+from .results import read_result, table
+from .style import PALETTE, use_style
+
+__all__ = ["PALETTE", "live", "read_result", "table", "use_style"]

@@ -1,0 +1,111 @@
+"""Stored results: the only source of the numbers that a chapter states about long runs."""
+
+from __future__ import annotations
+
+import html
+import json
+import math
+import numbers
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from IPython.display import HTML
+
+PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def result_folders() -> list[Path]:
+    """Return where results are looked for: results/ in or above the working folder, the checkout, the package."""
+    here = Path.cwd()
+    folders = [folder / "results" for folder in (here, *here.parents)]
+    return list(dict.fromkeys([*folders, PACKAGE.parent / "results", PACKAGE / "results"]))
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """Read results/<name>.json from the checkout around the working folder, or from the installed library.
+
+    Args:
+        name: the file's path below results/, with or without `.json`, such as "bench/wkv_cpu".
+
+    Raises:
+        FileNotFoundError: no such file; the message lists where it was looked for and what is there.
+        ValueError: the name leaves results/, or the file is not JSON.
+    """
+    relative = Path(name if name.endswith(".json") else f"{name}.json")
+    if relative.is_absolute() or ".." in relative.parts:
+        raise ValueError(f"a result's name is a path below results/, got {name!r}")
+    folders = [folder for folder in result_folders() if folder.is_dir()]
+    for folder in folders:
+        path = folder / relative
+        if path.is_file():
+            try:
+                return json.loads(path.read_text(encoding="utf8"))
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{path} is not JSON: {error}") from error
+    known = sorted({p.relative_to(f).with_suffix("").as_posix() for f in folders for p in f.rglob("*.json")})
+    looked = ", ".join(str(folder) for folder in folders) or f"no folder results/ in or above {Path.cwd()}"
+    raise FileNotFoundError(f"no result {relative.as_posix()!r}. Looked in: {looked}. There is: {known or 'nothing'}")
+
+
+def _text(value: Any, fmt: str | Callable[[Any], str] | None) -> str:
+    """Write one cell: missing values as a dash, floats to four significant digits, whole numbers with thin spaces."""
+    if value is None or (isinstance(value, numbers.Real) and math.isnan(value)):
+        return "–"
+    if fmt is not None:
+        return fmt(value) if callable(fmt) else fmt.format(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, numbers.Integral):
+        return f"{int(value):,}".replace(",", "\u2009")
+    if isinstance(value, numbers.Real):
+        return f"{float(value):.4g}"
+    return str(value)
+
+
+def table(
+    df: pd.DataFrame,
+    *,
+    caption: str | None = None,
+    formats: Mapping[str, str | Callable[[Any], str]] | None = None,
+    index: bool = False,
+) -> HTML:
+    """Show a data frame as a table that scrolls inside its own box on a narrow page, numbers to the right.
+
+    Args:
+        df: the rows; columns named as readers should see them, units included.
+        caption: a sentence above the table.
+        formats: how to write a column's values: a format string such as "{:.2f}", or a function.
+        index: show the data frame's index as the first column.
+
+    Raises:
+        KeyError: `formats` names a column that `df` lacks.
+    """
+    from IPython.display import HTML
+    from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+    if index:
+        df = df.reset_index()
+    formats = dict(formats or {})
+    unknown = set(formats) - set(df.columns)
+    if unknown:
+        raise KeyError(f"formats for columns that are not there: {sorted(unknown)}; there are: {list(df.columns)}")
+
+    right = [is_numeric_dtype(dtype) and not is_bool_dtype(dtype) for dtype in df.dtypes]
+    classes = [' class="rwkv-number"' if number else "" for number in right]
+    head = "".join(
+        f'<th scope="col"{kind}>{html.escape(str(name))}</th>' for name, kind in zip(df.columns, classes, strict=True)
+    )
+    rows = []
+    for number in range(len(df)):
+        cells = [_text(df.iloc[number, i], formats.get(name)) for i, name in enumerate(df.columns)]
+        row = "".join(f"<td{kind}>{html.escape(text)}</td>" for text, kind in zip(cells, classes, strict=True))
+        rows.append(f"<tr>{row}</tr>")
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    name = html.escape(caption or "Table")
+    return HTML(
+        f'<div class="rwkv-table" role="region" tabindex="0" aria-label="{name}"><table>{title}'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
