@@ -2,7 +2,17 @@
 
 __version__ = "0.1.0"
 
+from .engine.checkpoint import load_checkpoint, load_pretrained
+from .engine.predict import predict
 from .models import create_model, load_official
 from .wkv import bi_wkv
 
-__all__ = ["__version__", "bi_wkv", "create_model", "load_official"]
+__all__ = [
+    "__version__",
+    "bi_wkv",
+    "create_model",
+    "load_checkpoint",
+    "load_official",
+    "load_pretrained",
+    "predict",
+]

@@ -44,7 +44,13 @@ class SpatialMix(nn.Module):
     """
 
     def __init__(
-        self, dim: int, *, use_q_shift: bool = True, learn_decay: bool = True, variant: str = "paper", backend: str = "auto"
+        self,
+        dim: int,
+        *,
+        use_q_shift: bool = True,
+        learn_decay: bool = True,
+        variant: str = "paper",
+        backend: str = "auto",
     ):
         super().__init__()
         self.use_q_shift, self.variant, self.backend = use_q_shift, variant, backend

@@ -1,0 +1,121 @@
+"""The one data layout: a folder or zip with ``images/``, ``masks/`` and ``items.csv``.
+
+``items.csv`` has a column ``name`` and any others (``split``, ``patient``, ...); the files of an item are
+``images/NAME.{jpg,png}`` and ``masks/NAME.png``, the mask's pixel values being class indices, 0 for background.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from .synthetic import synthetic_polyps
+
+
+@dataclass
+class SegmentationData(Dataset):
+    """Images and masks in memory, as bytes. An item is a dict of ``image`` (C, H, W) in [0, 1], ``mask`` (1, H, W)
+    float32 class indices, and ``name``."""
+
+    images: np.ndarray  # (N, H, W, C) uint8
+    masks: np.ndarray  # (N, H, W) uint8
+    names: list[str]
+
+    def __post_init__(self):
+        if not len(self.images) == len(self.masks) == len(self.names):
+            raise ValueError(f"expected as many masks and names as images, got {self}")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor | str]:
+        image = torch.from_numpy(self.images[i]).permute(2, 0, 1).float() / 255
+        return {"image": image, "mask": torch.from_numpy(self.masks[i])[None].float(), "name": self.names[i]}
+
+    def __repr__(self) -> str:
+        return f"SegmentationData(images {self.images.shape}, masks {self.masks.shape}, {len(self.names)} names)"
+
+
+def _reader(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
+    """The names in a folder or zip, and what reads one."""
+    if path.is_dir():
+        names = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
+        return names, lambda name: (path / name).read_bytes()
+    if zipfile.is_zipfile(path):
+        archive = zipfile.ZipFile(path)
+        return set(archive.namelist()), archive.read
+    raise FileNotFoundError(f"data: expected a folder or zip with images/, masks/ and items.csv, got {str(path)!r}")
+
+
+def load_data(data: str | Path, split: str | None = None, *, size: int | None = None) -> SegmentationData:
+    """Reads a split of a data set into memory.
+
+    Args:
+        data: a folder or zip in the layout above, or ``synthetic`` or ``synthetic:COUNT`` for the seeded polyp-like
+            images of `synthetic_polyps` (splits train, validation, test; COUNT training images, 320 by default, and
+            a quarter of that for each of the others).
+        split: the value of the column ``split``; None takes all items.
+        size: height and width in pixels to resize to (images antialiased, masks nearest); None keeps the files' own,
+            which must then be all the same. Synthetic images have 128 by default.
+
+    Raises:
+        FileNotFoundError: no data set, or a listed image or mask is not there.
+        ValueError: an unknown split, an image and mask of different sizes, a file that does not decode.
+    """
+    synthetic = re.fullmatch(r"synthetic(?::(\d+))?", str(data))
+    if synthetic:
+        return _synthetic(int(synthetic[1] or 320), split, size or 128)
+    names, read = _reader(Path(data))
+    if "items.csv" not in names:
+        raise FileNotFoundError(f"data: expected items.csv in {str(data)!r}")
+    items = pd.read_csv(io.BytesIO(read("items.csv")), dtype={"name": str})
+    if split is not None:
+        splits = sorted(items["split"].unique()) if "split" in items else []
+        if split not in splits:
+            raise ValueError(f"split: expected one of {splits or '(items.csv has no column split)'}, got {split!r}")
+        items = items[items["split"] == split]
+    images, masks = [], []
+    for name in items["name"]:
+        file = next((f for f in (f"images/{name}.jpg", f"images/{name}.png") if f in names), None)
+        mask_file = f"masks/{name}.png"
+        if file is None or mask_file not in names:
+            missing = mask_file if file else f"images/{name}.jpg or .png"
+            raise FileNotFoundError(f"data: item {name!r} of {str(data)!r} has no {missing}")
+        try:
+            image = Image.open(io.BytesIO(read(file))).convert("RGB")
+            mask = Image.open(io.BytesIO(read(mask_file)))
+            image.load(), mask.load()
+        except OSError as error:
+            raise ValueError(f"data: item {name!r} of {str(data)!r} does not decode: {error}") from error
+        if image.size != mask.size or mask.mode not in ("L", "P", "1"):
+            raise ValueError(
+                f"data: item {name!r}: expected a one-channel mask of the image's size {image.size}, "
+                f"got mode {mask.mode} and {mask.size}"
+            )
+        if size is not None:
+            image, mask = image.resize((size, size), Image.BILINEAR), mask.resize((size, size), Image.NEAREST)
+        images.append(np.asarray(image))
+        masks.append(np.asarray(mask, dtype=np.uint8))
+    if len({image.shape for image in images}) > 1:
+        raise ValueError("size: the images differ in size; give one to resize them to")
+    return SegmentationData(np.stack(images), np.stack(masks), list(items["name"]))
+
+
+def _synthetic(count: int, split: str | None, size: int) -> SegmentationData:
+    quarter = max(1, count // 4)
+    # The splits are far apart in the seeds' range, so that a larger COUNT never reuses another split's images.
+    ranges = {"train": (0, count), "validation": (10**6, quarter), "test": (2 * 10**6, quarter)}
+    if split is not None and split not in ranges:
+        raise ValueError(f"split: expected one of {sorted(ranges)}, got {split!r}")
+    seeds = [first + i for s in ([split] if split else ranges) for first, n in [ranges[s]] for i in range(n)]
+    images, masks = zip(*(synthetic_polyps(seed, size) for seed in seeds), strict=True)
+    return SegmentationData(np.stack(images), np.stack(masks), [f"synthetic_{seed}" for seed in seeds])

@@ -1,0 +1,47 @@
+"""Prediction for images of any size."""
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from torch import Tensor
+
+# Of ImageNet, as for the published encoders.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def normalise(image: Tensor) -> Tensor:
+    """(B, C, H, W) in [0, 1] to the scale that the models are trained with: ImageNet's for three channels, else
+    mean 0.5 and standard deviation 0.25 for every channel."""
+    rgb = image.shape[1] == 3
+    mean, std = (image.new_tensor(x).view(1, -1, 1, 1) for x in ((MEAN, STD) if rgb else ((0.5,), (0.25,))))
+    return (image - mean) / std
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, image: Tensor) -> Tensor:
+    """Logits for images of any height and width: padded at the right and bottom to multiples of 16, then cropped.
+
+    Args:
+        model: of `create_model`; used in eval mode, and left in the mode it was in.
+        image: (B, C, H, W) in [0, 1].
+
+    Returns:
+        (B, num_classes, H, W) logits, on the image's device.
+
+    Raises:
+        ValueError, TypeError: not such a tensor.
+    """
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        raise TypeError(f"image: expected a floating-point tensor, got {getattr(image, 'dtype', type(image).__name__)}")
+    if image.ndim != 4 or 0 in image.shape:
+        raise ValueError(f"image: expected shape (B, C, H, W), got {tuple(image.shape)}")
+    height, width = image.shape[2:]
+    # Repeating the edge, since mirroring needs an image larger than what it adds.
+    padded = F.pad(normalise(image), (0, -width % 16, 0, -height % 16), mode="replicate")
+    training = model.training
+    model.eval()
+    try:
+        logits = model(padded.to(next(model.parameters()).device))
+    finally:
+        model.train(training)
+    return logits[..., :height, :width].to(image.device)
