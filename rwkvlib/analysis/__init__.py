@@ -1,0 +1,6 @@
+"""Measuring models: cost, and what part of an image an output depends on."""
+
+from .complexity import count_macs, count_parameters
+from .erf import effective_receptive_field, receptive_contribution
+
+__all__ = ["count_macs", "count_parameters", "effective_receptive_field", "receptive_contribution"]
