@@ -160,7 +160,7 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
             if old.name != key:
                 shutil.rmtree(old)
     config = write_config(root, caches / key)
-    command = [sys.executable, "-m", "jupyter_book.cli.main", "build", str(root)]
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
     command += ["--config", str(config), "-W", "-n", "--keep-going"]
     code = subprocess.run(command, cwd=root, env=environment()).returncode
     if code == 0 and not page.is_file():

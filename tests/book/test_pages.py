@@ -1,0 +1,181 @@
+"""The built pages in a browser without a network: what a reader sees is all there, on a wide screen and on a phone."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+HTML = Path(__file__).resolve().parent.parent.parent / "_build/html"
+PAGES = sorted(
+    path.relative_to(HTML).as_posix() for folder in ("book", "notebooks") for path in (HTML / folder).glob("*.html")
+)
+LOCAL = re.compile(r"(file|data|blob|about):")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+
+each_page = pytest.mark.parametrize("name", PAGES or ["book/index.html"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_book():
+    """Skip without a built book, or fail where `make check-book` asks for one."""
+    if not (HTML / "index.html").is_file():
+        message = "there is no book in _build/html: run make book"
+        if os.environ.get("RWKVLIB_NEEDS_BOOK"):
+            pytest.fail(message)
+        pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def browser(built_book, require_tool):
+    """One headless Chromium for all tests."""
+    chromium = require_tool("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=list(WIDTHS))
+def visit(browser, request):
+    """A function that opens a page of the book and returns it with what went wrong on the way."""
+    width, height = WIDTHS[request.param]
+    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=request.param == "phone")
+
+    def route(route):
+        if LOCAL.match(route.request.url):
+            route.continue_()
+        else:
+            route.abort()
+
+    context.route("**/*", route)
+
+    def open_page(name: str):
+        page, problems = context.new_page(), []
+        page.on("requestfailed", lambda request: problems.append(f"failed: {request.url[:200]}"))
+        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+        page.on("console", lambda said: problems.append(f"console: {said.text}") if said.type == "error" else None)
+        page.on("request", lambda r: None if LOCAL.match(r.url) else problems.append(f"external: {r.url[:200]}"))
+        page.goto((HTML / name).as_uri(), wait_until="load")
+        page.wait_for_function("!window.MathJax || (MathJax.startup && MathJax.startup.promise)")
+        page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => 0) : 0")
+        views = page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count()
+        if views:
+            page.wait_for_function(
+                "n => document.querySelectorAll('.widget-subarea .jupyter-widgets').length >= n", arg=views
+            )
+        page.evaluate("document.fonts.ready.then(() => 0)")
+        return page, problems
+
+    yield open_page
+    context.close()
+
+
+@each_page
+def test_page_is_complete(visit, name):
+    page, problems = visit(name)
+    # Pictures load when they come into view; a reader scrolls to them.
+    page.evaluate("for (const image of document.images) image.loading = 'eager'")
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    assert not problems
+
+    broken = page.evaluate("[...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 200))")
+    assert not broken
+    silent = page.evaluate(
+        "[...document.querySelectorAll('article img')].filter(i => !i.alt.trim()).map(i => i.src.slice(0, 200))"
+    )
+    assert not silent, "pictures without alternative text"
+
+    raw, math, rendered = page.evaluate(
+        r"""() => {
+          const article = document.querySelector('article');
+          const walker = document.createTreeWalker(article, NodeFilter.SHOW_TEXT);
+          const raw = [];
+          while (walker.nextNode()) {
+            const node = walker.currentNode;
+            const meant = node.parentElement.closest('pre, code, script, style, mjx-container');
+            if (!meant && /\\\(|\\\[|\$\$/.test(node.data)) raw.push(node.data.trim());
+          }
+          return [raw, article.querySelectorAll('.math').length, article.querySelectorAll('mjx-container').length];
+        }"""
+    )
+    assert not raw, "formulas left as source"
+    assert rendered >= math
+    assert page.locator("mjx-merror").count() == 0
+
+
+@each_page
+def test_page_does_not_scroll_sideways(visit, name):
+    page, _ = visit(name)
+    wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    culprits = page.evaluate(
+        """() => [...document.querySelectorAll('article *')]
+          .filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1)
+          .slice(0, 8).map(e => e.tagName + '.' + e.className)"""
+    )
+    assert wide <= 0, f"{wide} px too wide, among: {culprits}"
+    # The theme's content column can hide what it cuts off instead of scrolling.
+    column = page.evaluate(
+        "(() => { const a = document.querySelector('article'); return a.scrollWidth - a.clientWidth; })()"
+    )
+    assert column <= 1, f"the text column is {column} px too wide, among: {culprits}"
+
+
+@each_page
+def test_live_elements_are_drawn_once_and_move(visit, name):
+    page, problems = visit(name)
+    elements = page.locator(".rwkv-live")
+    expected = page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count()
+    if not expected:
+        assert elements.count() == 0
+        return
+    assert page.locator(".widget-subarea > .jupyter-widgets").count() == expected, "each widget is drawn exactly once"
+    for number in range(elements.count()):
+        element = elements.nth(number)
+        picture = element.locator("img.rwkv-live-frame:visible")
+        assert picture.count() == 1
+        before, text = picture.get_attribute("src"), picture.get_attribute("alt")
+        slider = element.get_by_role("slider")
+        slider.focus()
+        at_end = slider.get_attribute("aria-valuenow") == slider.get_attribute("aria-valuemax")
+        page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
+        page.wait_for_function(
+            """([root, old]) => [...root.querySelectorAll('img.rwkv-live-frame')]
+              .some(image => image.checkVisibility() && image.alt !== old)""",
+            arg=[element.element_handle(), text],
+        )
+        assert picture.count() == 1
+        assert picture.get_attribute("src") != before, "the next value shows another picture"
+        box = picture.bounding_box()
+        assert box["width"] > 200 and box["x"] + box["width"] <= page.viewport_size["width"] + 1
+    assert not problems
+
+
+@each_page
+def test_page_names_no_script_or_style_of_another_site(name):
+    text = (HTML / name).read_text(encoding="utf8")
+    tags = re.findall(
+        r"<(?:script|img|iframe|source)\b[^>]*\ssrc=\"(?:https?:)?//[^\"]*|<link\b[^>]*stylesheet[^>]*//[^>]*", text
+    )
+    assert not tags
+
+
+def test_first_page_leads_into_the_book(browser):
+    page = browser.new_page()
+    page.goto((HTML / "index.html").as_uri())
+    page.wait_for_url("**/book/index.html")
+    assert page.locator("article h1").inner_text().startswith("RWKV-UNet")
+    page.close()

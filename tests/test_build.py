@@ -1,0 +1,164 @@
+"""The build never passes a failed or stale book off as a good one, and does no work twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SCRIPT = ROOT / "book/build.py"
+
+spec = importlib.util.spec_from_file_location("book_build", SCRIPT)
+build = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(build)
+
+
+def write_notebook(path: Path, *sources: str) -> None:
+    """Write an unexecuted notebook with a title and one code cell for each of `sources`."""
+    cells = [nbformat.v4.new_markdown_cell("# A chapter")]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
+    for number, cell in enumerate(cells):
+        cell["id"] = f"cell-{number}"
+    path.parent.mkdir(exist_ok=True)
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+
+
+@pytest.fixture
+def book(tmp_path):
+    """A tiny book: one page, one notebook that imports a library of one line."""
+    (tmp_path / "_config.yml").write_text(
+        "title: Tiny\nonly_build_toc_files: true\nexecute: {execute_notebooks: cache}\n"
+        "exclude_patterns: [_build]\nlatex: {use_jupyterbook_latex: false}\n"
+    )
+    (tmp_path / "_toc.yml").write_text("format: jb-book\nroot: book/index\nchapters:\n- file: notebooks/one\n")
+    (tmp_path / "book").mkdir()
+    (tmp_path / "book/index.md").write_text("# Tiny\n\nA page.\n")
+    (tmp_path / "rwkvlib").mkdir()
+    (tmp_path / "rwkvlib/__init__.py").write_text("ANSWER = 'forty-two'\n")
+    (tmp_path / "requirements.lock").write_text("torch==2.13.0\n")
+    write_notebook(
+        tmp_path / "notebooks/one.ipynb",
+        "import sys; sys.path.insert(0, '..'); import rwkvlib",
+        "open('../runs.txt', 'a').write('x')\nprint(rwkvlib.ANSWER)",
+    )
+    return tmp_path
+
+
+def run(book: Path) -> subprocess.CompletedProcess:
+    """Build `book` in its own process, as make does."""
+    command = [sys.executable, str(SCRIPT), "html", "--root", str(book), "--no-assets"]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+
+
+def executions(book: Path) -> int:
+    """Count how often the notebook has been executed."""
+    path = book / "runs.txt"
+    return len(path.read_text()) if path.exists() else 0
+
+
+def page(book: Path) -> str:
+    """Return the notebook's page."""
+    return (book / "_build/html/notebooks/one.html").read_text()
+
+
+@pytest.mark.slow
+def test_failed_build_fails_again_until_it_is_mended(book):
+    (book / "book/index.md").write_text("# Tiny\n\nA link to {ref}`nowhere`.\n")
+    first = run(book)
+    assert first.returncode != 0 and "nowhere" in first.stderr + first.stdout
+    second = run(book)
+    assert second.returncode != 0 and "nowhere" in second.stderr + second.stdout
+
+    (book / "book/index.md").write_text("# Tiny\n\nA page.\n")
+    mended = run(book)
+    assert mended.returncode == 0, mended.stderr
+    assert (book / "_build/html/index.html").as_uri() in mended.stdout
+    assert executions(book) == 1, "mending a page does not execute the notebook again"
+
+
+@pytest.mark.slow
+def test_failing_cell_fails_the_build_every_time(book):
+    write_notebook(book / "notebooks/one.ipynb", "assert 1 + 1 == 3")
+    assert run(book).returncode != 0
+    assert run(book).returncode != 0
+
+
+@pytest.mark.slow
+def test_a_change_of_the_library_executes_notebooks_again_and_nothing_else_does(book):
+    assert run(book).returncode == 0
+    assert executions(book) == 1 and "forty-two" in page(book)
+
+    again = run(book)
+    assert again.returncode == 0 and "up to date" in again.stdout
+    assert executions(book) == 1
+
+    (book / "book/index.md").write_text("# Tiny\n\nAnother page.\n")
+    assert run(book).returncode == 0
+    assert executions(book) == 1, "a changed page needs no execution"
+
+    (book / "rwkvlib/__init__.py").write_text("ANSWER = 'forty-three'\n")
+    assert run(book).returncode == 0
+    assert executions(book) == 2 and "forty-three" in page(book) and "forty-two" not in page(book)
+
+
+def test_the_key_of_executed_notebooks_follows_what_they_run_against(book, monkeypatch):
+    monkeypatch.delenv("RWKVLIB_PROFILE", raising=False)
+    key = build.execution_key(book)
+    write_notebook(book / "notebooks/one.ipynb", "1 + 1")
+    (book / "rwkvlib/__pycache__").mkdir()
+    (book / "rwkvlib/__pycache__/x.cpython-311.pyc").write_bytes(b"compiled")
+    assert build.execution_key(book) == key, "notebooks and caches do not count"
+
+    seen = {key}
+    (book / "rwkvlib/__init__.py").write_text("ANSWER = 0\n")
+    seen.add(build.execution_key(book))
+    (book / "results").mkdir()
+    (book / "results/a.json").write_text("{}")
+    seen.add(build.execution_key(book))
+    (book / "requirements.lock").write_text("torch==2.12.0\n")
+    seen.add(build.execution_key(book))
+    (book / "rwkvlib/__init__.py").rename(book / "rwkvlib/other.py")
+    seen.add(build.execution_key(book))
+    monkeypatch.setenv("RWKVLIB_PROFILE", "full")
+    seen.add(build.execution_key(book))
+    assert len(seen) == 6, "each of the five changes gives a new key"
+
+
+def test_executing_in_place_stores_outputs_that_repeat(tmp_path):
+    path = tmp_path / "one.ipynb"
+    write_notebook(path, "import ipywidgets", "ipywidgets.VBox([ipywidgets.IntSlider(3)])", "", "1 + 1")
+    build.execute_notebook(path)
+    first = path.read_text()
+    build.execute_notebook(path)
+    assert path.read_text() == first, "widget names, counts and metadata repeat"
+
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
+    assert [cell.execution_count for cell in code] == [1, 2, 3]
+    assert code[2].outputs[0].data["text/plain"] == "2"
+    shown = code[1].outputs[0].data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert shown in notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
+
+
+def test_a_failing_notebook_is_left_as_it_was_and_reported(tmp_path, capsys):
+    good, bad = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
+    write_notebook(good, "2 + 2")
+    write_notebook(bad, "1 / 0")
+    before = bad.read_text()
+    assert build.execute_notebooks([bad, good, tmp_path / "none.ipynb"]) == 1
+    assert bad.read_text() == before and not list(tmp_path.glob("*.tmp"))
+    assert '"text/plain": [' in good.read_text(), "the others are executed all the same"
+    said = capsys.readouterr().err
+    assert "ZeroDivisionError" in said and "none.ipynb" in said
+
+
+def test_serving_without_a_book_says_what_to_do(tmp_path, capsys):
+    assert build.serve(tmp_path) == 1
+    assert "make book" in capsys.readouterr().err

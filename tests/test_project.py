@@ -1,0 +1,169 @@
+"""The files around the code say the same thing, and the notebooks are committed as readers should find them."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+SETUP = (ROOT / "book/setup_cell.py").read_text().strip()
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def requirements(extras: tuple[str, ...]) -> set[str]:
+    """Return the requirements of the base and of `extras`, in one spelling."""
+    lines = PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
+    return {str(Requirement(line)) for line in lines if Requirement(line).name != "rwkvlib"}
+
+
+def committed_text() -> list[tuple[str, str]]:
+    """Return the path and text of every tracked text file."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip("not a git checkout")
+    files = []
+    for name in filter(None, result.stdout.split("\0")):
+        content = (ROOT / name).read_bytes() if (ROOT / name).is_file() else b""
+        if b"\0" not in content:
+            files.append((name, content.decode("utf8", errors="replace")))
+    return files
+
+
+def cells(path: Path, kind: str = "code") -> list[dict]:
+    """Return a notebook's non-empty cells of one kind, sources joined."""
+    found = []
+    for cell in json.loads(path.read_text())["cells"]:
+        cell["source"] = "".join(cell["source"])
+        if cell["cell_type"] == kind and cell["source"].strip():
+            found.append(cell)
+    return found
+
+
+def test_conda_environment_names_what_pyproject_names():
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    listed = next(item["pip"] for item in dependencies if isinstance(item, dict))
+    assert listed[-1] == "-e ."
+    assert {str(Requirement(line)) for line in listed[:-1]} == requirements(
+        ("cpu", "train", "book-plots", "book", "dev")
+    )
+
+
+def test_lock_holds_exact_versions_that_pyproject_allows():
+    locked = {}
+    for line in LOCK:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", line), f"not name==version without a build tag: {line}"
+        name, version = line.split("==")
+        locked[name.lower().replace("_", "-")] = version
+    for line in requirements(("cpu", "train", "book-plots", "book", "dev")):
+        wanted = Requirement(line)
+        assert wanted.specifier.contains(locked[wanted.name]), f"{line} is locked at {locked[wanted.name]}"
+    assert locked["torch"] == "2.13.0"
+
+
+def test_nothing_asks_for_torchvision_or_timm():
+    asked = "\n".join([*LOCK, *requirements(tuple(PROJECT["optional-dependencies"]))])
+    assert not re.search(r"^(torchvision|timm)\b", asked, re.MULTILINE)
+
+
+def test_npm_lock_is_complete_and_names_no_registry():
+    lock = json.loads((ROOT / "book/assets/package-lock.json").read_text())["packages"]
+    wanted = json.loads((ROOT / "book/assets/package.json").read_text())["dependencies"]
+    assert lock[""]["dependencies"] == wanted
+    for name, package in lock.items():
+        assert "resolved" not in package, name
+        assert not name or package["integrity"].startswith("sha512-"), name
+
+
+def test_one_address_of_the_repository():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    assert f"git+{address}" in SETUP
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["repository-code"] == address
+
+
+def test_citation_and_package_have_one_version():
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
+    assert f'__version__ = "{PROJECT["version"]}"' in (ROOT / "rwkvlib/__init__.py").read_text()
+
+
+def test_contents_name_files_that_exist():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [toc["root"]] + [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    missing = [name for name in files if not any((ROOT / f"{name}{end}").is_file() for end in (".md", ".ipynb", ""))]
+    assert not missing
+    listed = {name for name in files if name.startswith("notebooks/")}
+    assert listed == {f"notebooks/{path.stem}" for path in NOTEBOOKS}, (
+        "each notebook is a page, and each page a notebook"
+    )
+
+
+def test_no_path_of_a_machine_is_committed():
+    pattern = re.compile(r"(?<![\w.~/])/(?:home|Users|root|mnt|work|tmp)/[A-Za-z0-9_.-]+")
+    allowed = {"tests/test_project.py"}
+    found = [
+        f"{name}: {match.group()}"
+        for name, text in committed_text()
+        if name not in allowed
+        for match in pattern.finditer(text)
+    ]
+    assert not found
+
+
+def test_no_build_product_is_committed():
+    products = re.compile(r"(^|/)(__pycache__|_build|node_modules|\.venv|\.ipynb_checkpoints|[^/]+\.egg-info)/|\.pyc$")
+    result = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
+    if result.returncode:
+        pytest.skip("not a git checkout")
+    assert not [name for name in result.stdout.splitlines() if products.search(name)]
+
+
+@each_notebook
+def test_notebook_starts_with_the_standard_setup(path):
+    first = cells(path)[0]
+    assert first["source"].strip() == SETUP, "the first code cell differs from book/setup_cell.py"
+    assert {"setup", "hide-input"} <= set(first["metadata"].get("tags", []))
+
+
+@each_notebook
+def test_notebook_is_committed_executed(path):
+    assert path.stat().st_size < 1_000_000
+    counts = [cell["execution_count"] for cell in cells(path)]
+    assert counts == list(range(1, len(counts) + 1)), "run: make notebooks"
+    for cell in cells(path):
+        if "raises-exception" not in cell["metadata"].get("tags", []):
+            errors = [output["ename"] for output in cell["outputs"] if output["output_type"] == "error"]
+            assert not errors, cell["source"]
+
+
+@each_notebook
+def test_notebook_code_cells_are_short(path):
+    long = {cell["source"].splitlines()[0]: cell["source"].count("\n") + 1 for cell in cells(path)}
+    assert not {first: lines for first, lines in long.items() if lines > 25}
+
+
+@each_notebook
+def test_notebook_figures_have_alternative_text(path):
+    for cell in cells(path):
+        kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+        if kinds & {"image/png", "image/svg+xml", "image/jpeg"}:
+            alt = cell["metadata"].get("mystnb", {}).get("image", {}).get("alt", "")
+            assert len(alt) >= 20, f"no mystnb image alt text that says what is seen: {cell['source'][:200]}"
+
+
+@each_notebook
+def test_notebook_metadata_is_normal(path):
+    notebook = json.loads(path.read_text())
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "widgets", "mystnb", "title", "authors"}
+    for cell in notebook["cells"]:
+        assert set(cell["metadata"]) <= {"tags", "mystnb"}, cell["metadata"]
