@@ -21,7 +21,9 @@ import argparse
 import functools
 import hashlib
 import http.server
+import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -175,12 +177,32 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
     return 0
 
 
-def rename_models(text: str, models: Iterable[str]) -> str:
-    """Replace the widgets' random model names in a notebook's text by names that repeat from run to run."""
-    order = sorted(models, key=lambda name: text.find(name))
-    for number, name in enumerate(order):
-        text = text.replace(name, hashlib.sha256(f"widget {number}".encode()).hexdigest()[:32])
-    return text
+def model_order(shown: str, state: dict) -> list[str]:
+    """Order the widgets of a notebook's `state` by what they are and where they are shown, not by their random names.
+
+    Args:
+        shown: the cells' text; widgets named in it come first, each followed by the widgets that it is made of.
+        state: the stored state of each widget, by name.
+    """
+    order: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in state and name not in order:
+            order.append(name)
+            for part in re.findall(r"IPY_MODEL_(\w+)", json.dumps(state[name], sort_keys=True)):
+                visit(part)
+
+    def content(name: str) -> str:
+        text = json.dumps(state[name], sort_keys=True)
+        for number, known in enumerate(order):
+            text = text.replace(known, str(number))
+        return re.sub(r"IPY_MODEL_[0-9a-f]{32}", "", text)
+
+    for name in sorted((name for name in state if name in shown), key=shown.find):
+        visit(name)
+    for name in sorted(state.keys() - set(order), key=content):  # links, which nothing shows
+        visit(name)
+    return order
 
 
 def normalise(notebook):
@@ -207,11 +229,12 @@ def normalise(notebook):
     if not state:
         notebook.metadata.pop("widgets", None)
         return notebook
-    # State is stored in the order of the random names, too.
-    renamed = nbformat.reads(rename_models(nbformat.writes(notebook), state), as_version=4)
-    widgets = renamed.metadata["widgets"][mime]
-    widgets["state"] = nbformat.from_dict(dict(sorted(widgets["state"].items())))
-    return renamed
+    order = model_order(json.dumps(notebook.cells), state)
+    notebook.metadata["widgets"][mime]["state"] = nbformat.from_dict({name: state[name] for name in order})
+    text = nbformat.writes(notebook)
+    for number, name in enumerate(order):
+        text = text.replace(name, hashlib.sha256(f"widget {number}".encode()).hexdigest()[:32])
+    return nbformat.reads(text, as_version=4)
 
 
 def execute_notebook(path: Path, timeout: int = 1800) -> float:

@@ -132,7 +132,14 @@ def test_the_key_of_executed_notebooks_follows_what_they_run_against(book, monke
 
 def test_executing_in_place_stores_outputs_that_repeat(tmp_path):
     path = tmp_path / "one.ipynb"
-    write_notebook(path, "import ipywidgets", "ipywidgets.VBox([ipywidgets.IntSlider(3)])", "", "1 + 1")
+    write_notebook(
+        path,
+        "import ipywidgets\na, b = ipywidgets.IntSlider(3), ipywidgets.IntText(3)",
+        "link = ipywidgets.jslink((a, 'value'), (b, 'value'))",
+        "ipywidgets.VBox([a, b])",
+        "",
+        "1 + 1",
+    )
     build.execute_notebook(path)
     first = path.read_text()
     build.execute_notebook(path)
@@ -141,9 +148,9 @@ def test_executing_in_place_stores_outputs_that_repeat(tmp_path):
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source]
-    assert [cell.execution_count for cell in code] == [1, 2, 3]
-    assert code[2].outputs[0].data["text/plain"] == "2"
-    shown = code[1].outputs[0].data["application/vnd.jupyter.widget-view+json"]["model_id"]
+    assert [cell.execution_count for cell in code] == [1, 2, 3, 4]
+    assert code[3].outputs[0].data["text/plain"] == "2"
+    shown = code[2].outputs[0].data["application/vnd.jupyter.widget-view+json"]["model_id"]
     assert shown in notebook.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"]
 
 

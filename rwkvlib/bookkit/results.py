@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
@@ -51,15 +53,15 @@ def read_result(name: str) -> dict[str, Any]:
 
 
 def _text(value: Any, fmt: str | Callable[[Any], str] | None) -> str:
-    """Write one cell: missing values as a dash, floats to four significant digits, whole numbers with thin spaces."""
+    """Write one cell: a dash for nothing, floats to four significant digits, thousands apart by a thin space."""
     if value is None or (isinstance(value, numbers.Real) and math.isnan(value)):
         return "–"
     if fmt is not None:
         return fmt(value) if callable(fmt) else fmt.format(value)
-    if isinstance(value, bool):
+    if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
-    if isinstance(value, numbers.Integral):
-        return f"{int(value):,}".replace(",", "\u2009")
+    if isinstance(value, numbers.Integral) or (isinstance(value, numbers.Real) and 1e4 <= abs(value) < 1e12):
+        return f"{value:,.0f}".replace(",", "\u2009")
     if isinstance(value, numbers.Real):
         return f"{float(value):.4g}"
     return str(value)
