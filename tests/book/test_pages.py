@@ -165,6 +165,38 @@ def test_live_elements_are_drawn_once_and_move(visit, name):
 
 
 @each_page
+def test_outputs_are_legible_in_dark_mode(browser, name):
+    context = browser.new_context(color_scheme="dark", offline=True)
+    page = context.new_page()
+    page.goto((HTML / name).as_uri(), wait_until="load")
+    if page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
+        page.locator(".rwkv-live .widget-readout").first.wait_for()
+    faint = page.evaluate(
+        """() => {
+          const numbers = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
+          const luminance = colour => {
+            const [r, g, b] = numbers(colour).slice(0, 3)
+              .map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+          };
+          const ground = element => {
+            const colour = getComputedStyle(element).backgroundColor;
+            const clear = numbers(colour).length === 4 && numbers(colour)[3] === 0;
+            return clear && element.parentElement ? ground(element.parentElement) : colour;
+          };
+          const texts = document.querySelectorAll(
+            '.rwkv-table :is(th, td, caption), .rwkv-live :is(.widget-label, .widget-readout)');
+          return [...texts].filter(e => e.textContent.trim()).map(e => {
+            const [low, high] = [luminance(getComputedStyle(e).color), luminance(ground(e))].sort((a, b) => a - b);
+            return [e.textContent, (high + 0.05) / (low + 0.05)];
+          }).filter(([, contrast]) => !(contrast >= 4.5));
+        }"""
+    )
+    context.close()
+    assert not faint, "text with a contrast below 4.5"
+
+
+@each_page
 def test_page_names_no_script_or_style_of_another_site(name):
     text = (HTML / name).read_text(encoding="utf8")
     tags = re.findall(
