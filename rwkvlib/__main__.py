@@ -13,7 +13,7 @@ def _train(args: argparse.Namespace) -> None:
 
     given = {f.name: getattr(args, f.name) for f in fields(TrainConfig)}
     origin = provenance(args.seed, _command())  # before the run: of the code that it starts with
-    log = train(TrainConfig(**given), args.out, resume=args.resume)
+    log = train(TrainConfig(**given), args.out, resume=args.resume, stop_after=args.stop_after)
     if not args.resume:  # a resumed run keeps the record of its start
         write_result(Path(args.out) / "provenance.json", {"provenance": origin})
     best = max(log, key=lambda row: row["dice"])
@@ -109,6 +109,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--mixed-precision", default="no", choices=("no", "bf16", "fp16"))
     p.add_argument("--overrides", type=json.loads, default={}, help='of the model, as JSON: {"ccm": false}')
     p.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    p.add_argument("--stop-after", type=int, metavar="N", help="stop when N epochs are done, to be resumed later")
 
     p = commands.add_parser(
         "evaluate", help="score a checkpoint, image by image", formatter_class=argparse.ArgumentDefaultsHelpFormatter

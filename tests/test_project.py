@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -167,3 +168,12 @@ def test_notebook_metadata_is_normal(path):
     assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "widgets", "mystnb", "title", "authors"}
     for cell in notebook["cells"]:
         assert set(cell["metadata"]) <= {"tags", "mystnb"}, cell["metadata"]
+
+
+def test_architecture_map_is_up_to_date():
+    spec = importlib.util.spec_from_file_location("draw_map", ROOT / "book" / "draw_map.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.OUT.read_text(encoding="utf8") == module.draw(), "run: python book/draw_map.py"
+    for page in module.CHAPTERS.values():
+        assert (ROOT / "notebooks" / f"{page}.ipynb").is_file(), page

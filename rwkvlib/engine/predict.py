@@ -1,9 +1,14 @@
 """Prediction for images of any size."""
 
+import copy
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from ..layers import ConvNormAct
 
 # Of ImageNet, as for the published encoders.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -15,6 +20,19 @@ def normalise(image: Tensor) -> Tensor:
     rgb = image.shape[1] == 3
     mean, std = (image.new_tensor(x).view(1, -1, 1, 1) for x in ((MEAN, STD) if rgb else ((0.5,), (0.25,))))
     return (image - mean) / std
+
+
+def fold_batchnorm(model: nn.Module) -> nn.Module:
+    """A copy of a model in eval mode whose BatchNorms are folded into the convolutions before them: same outputs,
+    fewer passes over memory, no training any more. Raises ValueError for a model in training mode."""
+    if model.training:
+        raise ValueError("model: expected a model in eval mode, got one in training mode")
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, ConvNormAct) and isinstance(module.norm, nn.BatchNorm2d):
+            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
+            module.norm = nn.Identity()
+    return model
 
 
 @torch.inference_mode()

@@ -60,11 +60,22 @@ def _write(path: Path, save) -> None:
     os.replace(temporary, path)
 
 
-def train(config: TrainConfig, out: str | Path, *, resume: bool = False, progress: bool = True) -> list[dict]:
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    stop_after: int | None = None,
+    progress: bool = True,
+) -> list[dict]:
     """Trains on the split ``train``, keeps the weights that are best on ``validation``.
 
     Writes into the folder `out`: ``best.safetensors`` (for `load_checkpoint`), ``last.pt`` (to resume from),
     ``log.json`` (what is returned) and ``config.json``.
+
+    Args:
+        resume: go on with the run that `out` holds; the result is the same as without the interruption.
+        stop_after: stop once this many of the recipe's epochs are done, to be resumed later.
 
     Returns:
         One dict an epoch: epoch, loss, lr at its end, dice on validation (mean over images), seconds.
@@ -110,7 +121,7 @@ def train(config: TrainConfig, out: str | Path, *, resume: bool = False, progres
     out.mkdir(parents=True, exist_ok=True)
     _write(config_file, lambda p: p.write_text(json.dumps(asdict(config), indent=1)))
 
-    for epoch in range(len(log), config.epochs):
+    for epoch in range(len(log), min(config.epochs, stop_after or config.epochs)):
         start = time.perf_counter()
         set_seed(config.seed + 10_000 * (epoch + 1))  # an epoch's shuffling and augmentation depend on nothing before
         model.train()

@@ -1,0 +1,82 @@
+"""The whole model under PyTorch's transformations, at small sizes."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from rwkvlib import create_model
+
+
+@pytest.fixture(scope="module")
+def small():
+    """A narrow model with attention and CCM: the transformations see every kind of layer, in seconds."""
+    torch.manual_seed(0)
+    model = create_model("rwkv_unet_t", depths=(1, 1, 2, 2), dims=(8, 8, 16, 16)).eval()
+    with torch.no_grad():  # away from decay 0, where the two variants are the same
+        for name, p in model.named_parameters():
+            if name.endswith(("spatial_decay", "spatial_first")):
+                p.copy_(torch.randn_like(p))
+    return model
+
+
+X = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("variant", ["paper", "published"])
+def test_torch_compile_equals_eager(small, variant, require_tool):
+    require_tool("g++")
+    for module in small.modules():
+        if hasattr(module, "variant"):
+            module.variant = variant
+    compiled = torch.compile(small, fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(X), small(X), atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_of_the_compiled_model_equal_eager(small):
+    compiled = torch.compile(small, fullgraph=True, backend="aot_eager")
+    parameters = [p for p in small.parameters() if p.requires_grad]
+    expected = torch.autograd.grad(small(X).square().mean(), parameters)
+    for a, b in zip(torch.autograd.grad(compiled(X).square().mean(), parameters), expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+def test_torch_export_keeps_the_operator_and_the_numbers(small):
+    exported = torch.export.export(small, (X,))
+    assert "rwkvlib.bi_wkv" in exported.graph_module.code
+    with torch.no_grad():
+        torch.testing.assert_close(exported.module()(X), small(X))
+
+
+@pytest.mark.parametrize("variant", ["paper", "published"])
+def test_onnx_export_runs_with_standard_operators(small, variant, tmp_path):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    for module in small.modules():
+        if hasattr(module, "variant"):
+            module.variant = variant
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(small, (X,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (logits,) = session.run(None, {session.get_inputs()[0].name: X.numpy()})
+    with torch.no_grad():
+        np.testing.assert_allclose(logits, small(X).numpy(), atol=1e-4)
+
+
+def test_bf16_autocast_is_near_float32(small):
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        y = small(X)
+    with torch.no_grad():
+        expected = small(X)
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_channels_last_changes_no_number(small):
+    with torch.no_grad():
+        y = small.to(memory_format=torch.channels_last)(X.to(memory_format=torch.channels_last))
+        expected = small.to(memory_format=torch.contiguous_format)(X)
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
