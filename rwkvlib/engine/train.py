@@ -88,7 +88,8 @@ def train(
     last, config_file = out / "last.pt", out / "config.json"
     if last.exists() and not resume:
         raise FileExistsError(f"out: {str(out)!r} holds a run already; resume it, or choose another folder")
-    if resume and config_file.exists() and json.loads(config_file.read_text()) != asdict(config):
+    as_stored = json.loads(json.dumps(asdict(config)))  # with lists in the place of tuples
+    if resume and config_file.exists() and json.loads(config_file.read_text()) != as_stored:
         raise ValueError(f"resume: {str(config_file)!r} is of another config than the one given")
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     set_seed(config.seed)
@@ -119,7 +120,7 @@ def train(
         schedule.load_state_dict(state["schedule"])
         log = state["log"]
     out.mkdir(parents=True, exist_ok=True)
-    _write(config_file, lambda p: p.write_text(json.dumps(asdict(config), indent=1)))
+    _write(config_file, lambda p: p.write_text(json.dumps(as_stored, indent=1)))
 
     for epoch in range(len(log), min(config.epochs, stop_after or config.epochs)):
         start = time.perf_counter()

@@ -16,7 +16,7 @@ from rwkvlib.engine.predict import fold_batchnorm, normalise
 from rwkvlib.engine.train import TrainConfig, make_loss, train
 
 TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
-CONFIG = TrainConfig(data="synthetic:8", size=32, epochs=3, batch_size=4, overrides=TINY)
+CONFIG = TrainConfig(data="synthetic:8", size=32, epochs=3, batch_size=4, overrides={**TINY, "dims": (8, 8, 16, 16)})
 
 
 def test_resumed_training_gives_the_same_weights(tmp_path, monkeypatch):
