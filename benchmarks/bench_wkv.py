@@ -1,0 +1,161 @@
+"""CPU cost of the Bi-WKV backends: time as ratios to the sequential scan and to one exp pass, growth with T, memory.
+
+Times of one shape are measured in one run, interleaved; only ratios within it are to be trusted. Two threads.
+Writes results/bench/wkv_cpu.json.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rwkvlib import bi_wkv
+from rwkvlib.provenance import provenance, write_result
+
+MODEL_SHAPE = (4, 784, 576)  # a batch of 4 in a middle stage at 224 pixels
+TS = (196, 784, 1024, 4096, 16384)
+SCAN_AUTOGRAD_MAX = 1024  # tokens; the scan's graph has a dozen nodes for each
+
+
+def inputs(B: int, T: int, C: int, grad: bool) -> list[torch.Tensor]:
+    """w, u, k, v as at the start of a training run that has learned some decay."""
+    g = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(C, generator=g) * 3 / T, torch.randn(C, generator=g) / T]
+    tensors += [torch.randn(B, T, C, generator=g) for _ in range(2)]
+    return [x.requires_grad_(grad) for x in tensors]
+
+
+def forward(backend: str, x: list[torch.Tensor]):
+    def run():
+        with torch.no_grad():
+            bi_wkv(*x, backend=backend)
+
+    return run
+
+
+def both(backend: str, x: list[torch.Tensor], gy: torch.Tensor):
+    return lambda: torch.autograd.grad(bi_wkv(*x, backend=backend), x, gy)
+
+
+def interleaved(contenders: dict, repeats: int) -> dict[str, float]:
+    """Median seconds of each callable; one round after another, so that a disturbance meets all of them."""
+    times = {name: [] for name in contenders}
+    for i in range(repeats + 1):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            if i:  # the first round warms up, and compiles
+                times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def measure(B: int, T: int, C: int, repeats: int) -> dict:
+    """Seconds of every backend for one shape, and their ratios."""
+    x, gy = inputs(B, T, C, grad=True), torch.ones(B, T, C)
+    k = x[2].detach()
+    fast = interleaved(
+        {
+            "exp": lambda: torch.exp(k),
+            "numba forward": forward("numba", x),
+            "tree forward": forward("tree", x),
+            "numba both": both("numba", x, gy),
+            "tree both": both("tree", x, gy),
+        },
+        repeats,
+    )
+    # The scan is so slow that its own noise is small: fewer repeats, right after.
+    slow = {"scan forward": forward("scan", x)}
+    if T <= SCAN_AUTOGRAD_MAX:
+        slow["scan both"] = both("scan", x, gy)
+    fast |= interleaved(slow, 3)
+    ratios = {}
+    for backend in ("numba", "tree"):
+        ratios[f"{backend} forward / exp"] = fast[f"{backend} forward"] / fast["exp"]
+        ratios[f"scan / {backend} forward"] = fast["scan forward"] / fast[f"{backend} forward"]
+        if "scan both" in fast:
+            ratios[f"scan / {backend} both"] = fast["scan both"] / fast[f"{backend} both"]
+    return dict(B=B, T=T, C=C, seconds=fast, ratios=ratios)
+
+
+def peak_memory(backend: str, grad: bool, T: int) -> float:
+    """How much a process's peak memory grows by the call, as a multiple of the size of k; in a process of its own."""
+    command = [sys.executable, __file__, "--memory-of", backend, str(int(grad)), str(T)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def memory_of(backend: str, grad: bool, T: int) -> None:
+    small, x = inputs(1, 8, 64, grad), inputs(1, T, 256, grad)
+    gy = torch.ones_like(x[2])
+    run = both if grad else lambda backend, x, gy: forward(backend, x)
+    run(backend, small, torch.ones_like(small[2]))()  # compiles
+    # Linux: the peak is set back to the present size, or that of importing torch would hide ours.
+    Path("/proc/self/clear_refs").write_text("5")
+    before = status("VmRSS")
+    run(backend, x, gy)()
+    print(json.dumps((status("VmHWM") - before) / (x[2].numel() * 4)))
+
+
+def status(field: str) -> int:
+    """A memory figure of this process in bytes."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--out", default=Path(__file__).parents[1] / "results/bench/wkv_cpu.json")
+    parser.add_argument("--memory-of", nargs=3, metavar=("BACKEND", "GRAD", "T"), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(2)
+    if args.memory_of:
+        backend, grad, T = args.memory_of
+        memory_of(backend, grad == "1", int(T))
+        return
+    start = time.perf_counter()
+    model = measure(*MODEL_SHAPE, args.repeats)
+    print("(B, T, C) =", MODEL_SHAPE)
+    for name, ratio in model["ratios"].items():
+        print(f"  {name:28}{ratio:8.1f}")
+    sweep = []
+    print(f"\nB = 1, C = 64\n{'T':>8}{'numba ns/token':>16}{'tree':>10}{'scan':>10}{'scan / numba':>14}")
+    for T in TS:
+        row = measure(1, T, 64, args.repeats if T <= 4096 else 3)
+        sweep.append(row)
+        per_token = [row["seconds"][f"{b} forward"] / T * 1e9 for b in ("numba", "tree", "scan")]
+        print(f"{T:8}{per_token[0]:16.0f}{per_token[1]:10.0f}{per_token[2]:10.0f}{per_token[2] / per_token[0]:14.1f}")
+    long = [row for row in sweep if row["T"] >= 1024]  # below, the cost of a call shows
+    growth = {}
+    for name in ("numba forward", "tree forward", "scan forward", "numba both", "tree both"):
+        logs = np.log([[row["T"], row["seconds"][name]] for row in long])
+        growth[name] = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+    print("\ntime grows as T to the power of: " + ", ".join(f"{name} {p:.2f}" for name, p in growth.items()))
+    memory = {
+        f"{backend} {'both' if grad else 'forward'}": {T: peak_memory(backend, grad, T) for T in (32768, 65536)}
+        for backend in ("numba", "tree")
+        for grad in (False, True)
+    }
+    print("peak memory above the inputs, in sizes of k:")
+    for name, sizes in memory.items():
+        print(f"  {name:16}" + ", ".join(f"T = {T}: {size:.1f}" for T, size in sizes.items()))
+    result = dict(
+        unit="seconds, median",
+        repeats=args.repeats,
+        model_shape=model,
+        sweep=sweep,
+        growth_exponent=growth,
+        peak_memory_in_sizes_of_k=memory,
+        seconds_in_all=time.perf_counter() - start,
+        provenance=provenance(0, f"python benchmarks/bench_wkv.py {' '.join(sys.argv[1:])}".strip()),
+    )
+    print("written:", write_result(args.out, result))
+
+
+if __name__ == "__main__":
+    main()
