@@ -1,0 +1,128 @@
+"""Every backend and both variants against the definition, and against stored values."""
+
+import functools
+import warnings
+
+import pytest
+import torch
+
+from rwkvlib import wkv
+from rwkvlib.wkv import bi_wkv
+from rwkvlib.wkv.oracle import bi_wkv_oracle, published_oracle
+from tests.wkv.conftest import WIDE, assert_near, by_channel, golden, make_inputs, published_decay
+
+TS = (1, 2, 31, 32, 33, 49, 196, 784, 1025, 4096)
+CS = (1, 7, 24, 33)
+DECAYS = ("-5/T", "0", "3/T", "1", "50/T", "30")
+KS = (1.0, 10.0, WIDE)
+# Every pair of values of two of these four meets; each case is run with every backend and dtype.
+CASES = [
+    (T, CS[(i + j) % (2 if T == 4096 else 4)], decay, KS[(i + 2 * j) % 3])
+    for i, T in enumerate(TS)
+    for j, decay in enumerate(DECAYS)
+]
+
+
+def decay_value(decay: str, T: int) -> float:
+    return float(decay.removesuffix("/T")) / (T if decay.endswith("/T") else 1)
+
+
+@functools.lru_cache(maxsize=2)
+def case_and_expected(T, C, decay, k):
+    """Inputs in float64, the definition's result, and the channels it was computed for."""
+    inputs = make_inputs(1, T, C, decay_value(decay, T), k, seed=T + C)
+    channels = list(range(C)) if T < 500 else sorted({0, C - 1})
+    w, u, k, v = inputs
+    expected = by_channel(bi_wkv_oracle, w[channels], u[channels], k[..., channels], v[..., channels])
+    return inputs, expected, channels
+
+
+def test_the_cases_cover_every_pair_of_values():
+    factors = [TS, CS, DECAYS, KS]
+    for a in range(4):
+        for b in range(a):
+            pairs = {(case[a], case[b]) for case in CASES}
+            missing = {(x, y) for x in factors[a] for y in factors[b]} - pairs
+            assert missing <= {(33, 4096), (24, 4096)}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("backend", ["scan", "tree", "numba"])
+@pytest.mark.parametrize(("T", "C", "decay", "k"), CASES)
+def test_backends_equal_oracle(T, C, decay, k, backend, dtype):
+    inputs, expected, channels = case_and_expected(T, C, decay, k)
+    y = bi_wkv(*(x.to(dtype) for x in inputs), backend=backend)
+    assert y.dtype == dtype and y.shape == inputs[3].shape
+    assert y.isfinite().all()
+    tolerance = 1e-8 if dtype == torch.float64 else 2e-2 if k == WIDE else 2e-3
+    assert_near(y[..., channels], expected, tolerance)
+
+
+def test_backends_equal_oracle_on_a_batch():
+    inputs = make_inputs(3, 50, 70, 0.2, 2.0)  # more than one block of channels in numba_cpu.py
+    expected = bi_wkv(*inputs, backend="oracle")
+    for backend in ("scan", "tree", "numba"):
+        assert_near(bi_wkv(*inputs, backend=backend), expected, 1e-12, backend)
+
+
+def test_oracle_is_the_equation_written_as_loops():
+    T = 5
+    w, u, k, v = make_inputs(1, T, 1, 0.3)
+    for t in range(T):
+        weights = [torch.exp((u if i == t else -(abs(t - i) - 1) * w) + k[0, i]) for i in range(T)]
+        expected = sum(e * v[0, i] for i, e in enumerate(weights)) / sum(weights)
+        assert_near(bi_wkv_oracle(w, u, k, v)[0, t], expected, 1e-14)
+
+
+@pytest.mark.parametrize("backend", ["oracle", "scan", "tree", "numba"])
+@pytest.mark.parametrize("T", [49, 196])
+def test_paper_variant_equals_stored_values(T, backend):
+    g = golden(T)
+    assert_near(bi_wkv(g["w"], g["u"], g["k"], g["v"], backend=backend), g["paper"], 1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:variant 'published'")
+@pytest.mark.parametrize("backend", ["oracle", "tree"])
+@pytest.mark.parametrize("T", [49, 196])
+def test_published_variant_equals_the_published_kernel(T, backend):
+    g = golden(T)
+    y = bi_wkv(g["w"], g["u"], g["k"], g["v"], variant="published", backend=backend)
+    assert_near(y, g["published"], 5e-7)  # the kernel has 1e-6 in its denominator
+    assert (g["published"] - g["paper"]).abs().max() > 1e-3  # it is another function
+
+
+@pytest.mark.parametrize(("share", "k"), [(1.0, 1.0), (-1.0, 10.0), (-0.4, WIDE), (0.4, WIDE)])
+@pytest.mark.parametrize("T", [1, 2, 31, 32, 33, 49, 196, 784, 1000, 1024])
+def test_published_tree_equals_published_oracle(T, share, k):
+    inputs = make_inputs(*((2, T, 3) if T < 500 else (1, T, 1)), published_decay(T, share), k, seed=T)
+    expected = by_channel(published_oracle, *inputs)
+    for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-2 if k == WIDE else 2e-3)):
+        y = bi_wkv(*(x.to(dtype) for x in inputs), variant="published")
+        assert y.dtype == dtype
+        assert_near(y, expected, tolerance, str(dtype))
+
+
+@pytest.mark.parametrize("backend", ["oracle", "tree"])
+@pytest.mark.parametrize("T", [1, 32, 49, 196])
+def test_variants_agree_without_decay(T, backend):
+    inputs = make_inputs(2, T, 5, 0.0)
+    expected = bi_wkv(*inputs, backend="oracle")
+    assert_near(bi_wkv(*inputs, variant="published", backend=backend), expected, 1e-12)
+
+
+def test_published_warns_once_outside_its_range(monkeypatch):
+    monkeypatch.setattr(wkv, "_warned", False)
+    inside = make_inputs(1, 64, 2, published_decay(64, 0.99))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bi_wkv(*inside, variant="published")
+        bi_wkv(*make_inputs(1, 1024, 2, -published_decay(1024, 0.99)), variant="published")
+    outside = make_inputs(1, 64, 2, published_decay(64, 1.01))
+    with pytest.warns(RuntimeWarning, match=r"T <= 1024 and \|w\| ceil\(T / 32\) <= 0.5"):
+        bi_wkv(*outside, variant="published")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bi_wkv(*outside, variant="published")
+    monkeypatch.setattr(wkv, "_warned", False)
+    with pytest.warns(RuntimeWarning, match="variant 'published'"):
+        bi_wkv(*make_inputs(1, 1025, 2, 0.0), variant="published")
