@@ -28,6 +28,7 @@ def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor, variant: str, backend: st
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
         if not x.is_floating_point():
             raise TypeError(f"{name}: expected a floating-point tensor, got {x.dtype}")
+    for name, x in dict(w=w, u=u, v=v).items():
         if x.device != k.device:
             raise ValueError(f"{name}: expected the device of k, {k.device}, got {x.device}")
     if k.ndim != 3:
@@ -38,6 +39,8 @@ def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor, variant: str, backend: st
         raise TypeError(f"v: expected the dtype of k, {k.dtype}, got {v.dtype}")
     if k.shape[1] == 0:
         raise ValueError(f"k: expected at least one token (T >= 1), got shape {tuple(k.shape)}")
+    if k.shape[2] == 0:
+        raise ValueError(f"k: expected at least one channel (C >= 1), got shape {tuple(k.shape)}")
     for name, x in dict(w=w, u=u).items():
         if x.shape != k.shape[2:]:
             raise ValueError(f"{name}: expected shape (C,) = ({k.shape[2]},), got {tuple(x.shape)}")
@@ -86,18 +89,23 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
     """
     _check(w, u, k, v, variant, backend)
     backend = _choose(variant, backend, k.device)
+    # The book's backends, and a graph for ONNX, are standard operations, which PyTorch differentiates by itself.
+    plain = None
     if variant == "published":
-        if backend == "oracle":
-            return oracle.published_oracle(w, u, k, v)
+        plain = oracle.published_oracle if backend == "oracle" else None
         if torch.onnx.is_in_onnx_export():
-            return tree.published(w, u, k, v)
+            plain = tree.published
+    elif backend == "oracle":
+        plain = oracle.bi_wkv_oracle
+    elif backend == "scan":
+        plain = scan.bi_wkv_scan
+    elif torch.onnx.is_in_onnx_export():
+        plain = lambda *inputs: tree.forward(*inputs)[0]  # noqa: E731
+    if plain is not None:
+        dtype = _accumulation_dtype(w, u, k)
+        return plain(*(x.to(dtype) for x in (w, u, k, v))).to(v.dtype)
+    if variant == "published":
         return _published(w, u, k, v)
-    if backend == "oracle":
-        return oracle.bi_wkv_oracle(w, u, k, v)
-    if backend == "scan":
-        return scan.bi_wkv_scan(w, u, k, v)
-    if torch.onnx.is_in_onnx_export():  # standard operations instead of ours
-        return tree.forward(w, u, k, v)[0]
     return _bi_wkv(w, u, k, v, backend)[0]
 
 
@@ -177,7 +185,7 @@ def _published_autograd(ctx, gy):
     # The true derivative of that forward, by PyTorch; computed anew, so that only the inputs are kept in between.
     tensors = ctx.saved_tensors
     dtype = _accumulation_dtype(*tensors)
-    _, vjp = torch.func.vjp(tree.published, *(x.detach().to(dtype) for x in tensors))
+    _, vjp = torch.func.vjp(tree.published, *(x.to(dtype) for x in tensors))
     return tuple(grad.to(x.dtype) for grad, x in zip(vjp(gy.to(dtype)), tensors, strict=True))
 
 

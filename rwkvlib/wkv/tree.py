@@ -95,6 +95,7 @@ def published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     the definition's weights, plus a leak of ``(1 - exp(w)) exp(w (t - i))`` from every token but the chunk's first.
     """
     B, T, C = k.shape
+    k, v = k.contiguous(), v.contiguous()
     L = math.ceil(T / 32)
     n = math.ceil(T / L)
     low = torch.finfo(k.dtype).min / 4  # stands for log 0, and stays finite when two of them are subtracted
@@ -113,9 +114,12 @@ def published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     mq, sums_q = inclusive_scan((kq, xs), -w)
 
     # The earlier chunks: the state at the chunk's first token, decayed to t.
-    first = torch.arange(T, device=k.device) // L * L
-    since = (torch.arange(T, device=k.device) - first)[:, None]
-    me, sums_e = mp[:, first] - (since + 1) * w, [x[:, first] for x in sums_p]
+    # Repeated by `expand`, whose gradient sums in a fixed order; that of indexing does not.
+    def first(x: Tensor) -> Tensor:
+        return tokens(x[:, ::L, None].expand(-1, -1, L, -1))
+
+    since = (torch.arange(T, device=k.device) % L)[:, None]
+    me, sums_e = first(mp) - (since + 1) * w, [first(x) for x in sums_p]
     own = u + k
     parts = [
         (mf - w, 1.0, sums_f),

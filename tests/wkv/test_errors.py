@@ -22,6 +22,8 @@ WRONG = {
         ValueError,
         r"k: expected at least one token \(T >= 1\), got shape \(2, 0, 3\)",
     ),
+    "channels of k": (dict(k=zeros(2, 4, 0), v=zeros(2, 4, 0)), ValueError, r"k: expected at least one channel"),
+    "type of k": (dict(k=[1.0]), TypeError, r"k: expected a torch\.Tensor, got list"),
     "integer k": (dict(k=zeros(2, 4, 3).long()), TypeError, r"k: expected a floating-point tensor, got torch.int64"),
     "integer w": (dict(w=zeros(3).int()), TypeError, r"w: expected a floating-point tensor, got torch.int32"),
     "complex v": (

@@ -146,3 +146,18 @@ def test_the_number_of_threads_changes_no_bit(variant, backend, names):
         other = results_with_threads(threads, variant, backend)
         for name in names:
             assert torch.equal(other[name], first[name]), name
+
+
+def test_second_derivatives_of_published_equal_those_of_the_oracle():
+    results = []
+    for backend in ("tree", "oracle"):
+        g = torch.Generator().manual_seed(0)
+        shapes = [(3,), (3,), (2, 40, 3), (2, 40, 3)]
+        inputs = [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes]
+        inputs[0] *= 0.01
+        inputs = [x.requires_grad_() for x in inputs]
+        y = bi_wkv(*inputs, variant="published", backend=backend)
+        first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+        results.append(torch.autograd.grad(sum(x.square().sum() for x in first), inputs))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)

@@ -253,3 +253,14 @@ def test_memory_grows_linearly_with_the_number_of_tokens(function):
         assert max(made.sizes) <= 10 * T * 2  # T * T would be 12 times as much
         total[T] = sum(made.sizes)
     assert 0 < total[1024] < 4.5 * total[256]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("backend", "variant"), [("oracle", "paper"), ("scan", "paper"), ("oracle", "published")])
+def test_the_books_backends_take_half_precision_with_float32_decay(backend, variant, dtype):
+    w, u, k, v = make_inputs(2, 6, 3, 0.1)
+    k, v = k.to(dtype), v.to(dtype)
+    y = bi_wkv(w.float(), u.float(), k, v, backend=backend, variant=variant)
+    expected = bi_wkv(w.double(), u.double(), k.double(), v.double(), backend="oracle", variant=variant)
+    assert y.dtype == dtype
+    torch.testing.assert_close(y.double(), expected, atol=2e-2, rtol=2e-2)
