@@ -139,6 +139,7 @@ def train(
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), 5.0)
             optimiser.step()
+            lr = schedule.get_last_lr()[0]  # of this step: the schedule goes on past its end
             schedule.step()
             total += loss.item()
         if not torch.isfinite(torch.tensor(total)):
@@ -149,7 +150,7 @@ def train(
             dict(
                 epoch=epoch + 1,
                 loss=total / len(loader),
-                lr=schedule.get_last_lr()[0],
+                lr=lr,
                 dice=float(dice),
                 seconds=time.perf_counter() - start,
             )
