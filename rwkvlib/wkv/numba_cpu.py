@@ -201,7 +201,9 @@ def _backward(w, u, k, v, logden, g, gy, dw, du, dk, dv, b, c0, c1):
 def _run(kernel: Callable, tensors: list[Tensor], B: int, T: int, C: int) -> None:
     """Calls the kernel for every (batch item, channel block), shared out over the threads."""
     arrays = [x.numpy() for x in tensors]
-    threads = torch.get_num_threads() if B * T * C > 2**15 else 1  # starting a thread costs about 50 microseconds
+    # Below some milliseconds of work a second thread gains nothing inside a model: PyTorch's own threads go on spinning
+    # on the other cores for a while after each of its operations.
+    threads = torch.get_num_threads() if B * T * C > 2**20 else 1
     blocks = math.ceil(C / BLOCK)
     if B % threads:  # an equal number of blocks for every thread
         blocks = math.ceil(blocks / threads) * threads
