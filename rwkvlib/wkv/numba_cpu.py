@@ -18,6 +18,9 @@ from numba.extending import intrinsic, overload
 from torch import Tensor
 
 BLOCK = 64  # channels; the states of a 28x28 map are then 200 kB an array
+# Elements above which threads share the work. Below some milliseconds a second one gains nothing inside a model:
+# PyTorch's own threads go on spinning on the other cores for a while after each of its operations.
+THREADED = 2**20
 LOW = np.float32(-1e30)  # log of an empty sum: finite, so that no difference of two of them is NaN
 ZERO, ONE = np.float32(0.0), np.float32(1.0)
 
@@ -201,9 +204,7 @@ def _backward(w, u, k, v, logden, g, gy, dw, du, dk, dv, b, c0, c1):
 def _run(kernel: Callable, tensors: list[Tensor], B: int, T: int, C: int) -> None:
     """Calls the kernel for every (batch item, channel block), shared out over the threads."""
     arrays = [x.numpy() for x in tensors]
-    # Below some milliseconds of work a second thread gains nothing inside a model: PyTorch's own threads go on spinning
-    # on the other cores for a while after each of its operations.
-    threads = torch.get_num_threads() if B * T * C > 2**20 else 1
+    threads = torch.get_num_threads() if B * T * C > THREADED else 1
     blocks = math.ceil(C / BLOCK)
     if B % threads:  # an equal number of blocks for every thread
         blocks = math.ceil(blocks / threads) * threads
