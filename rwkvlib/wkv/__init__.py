@@ -2,7 +2,7 @@
 
 Arguments are checked and a backend is chosen in `bi_wkv`; the backends know nothing of each other:
 oracle.py (the definition), scan.py (the recurrence as the book derives it), tree.py (plain tensor operations, any
-device), numba_cpu.py (the fast one on a CPU).
+device), numba_cpu.py (the fast one on a CPU), cuda.py and bi_wkv.cu (the fast one on a CUDA device).
 """
 
 import importlib.util
@@ -12,10 +12,10 @@ import warnings
 import torch
 from torch import Tensor
 
-from . import oracle, scan, tree
+from . import cuda, oracle, scan, tree
 
 VARIANTS = ("paper", "published")
-BACKENDS = ("auto", "oracle", "scan", "tree", "numba")
+BACKENDS = ("auto", "oracle", "scan", "tree", "numba", "cuda")
 
 
 def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor, variant: str, backend: str) -> None:
@@ -48,10 +48,14 @@ def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor, variant: str, backend: st
 
 def _choose(variant: str, backend: str, device: torch.device) -> str:
     if backend == "auto":
+        if device.type == "cuda":
+            return backend  # `_resolve` says, out of sight of torch.compile, which must not trace a compilation
         numba = variant == "paper" and device.type == "cpu" and importlib.util.find_spec("numba") is not None
         return "numba" if numba else "tree"
     if backend in ("scan", "numba") and variant == "published":
-        raise ValueError(f"backend: variant 'published' has the backends oracle and tree, got {backend!r}")
+        raise ValueError(f"backend: variant 'published' has the backends oracle, tree and cuda, got {backend!r}")
+    if backend == "cuda" and device.type != cuda.DEVICE_TYPE:
+        raise ValueError(f"backend: 'cuda' runs on CUDA tensors, got tensors on {device}")
     if backend == "numba":
         if device.type != "cpu":
             raise ValueError(f"backend: 'numba' runs on CPU tensors, got tensors on {device}")
@@ -75,17 +79,19 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
         v: (B, T, C) values, of the dtype of k.
         variant: "paper", the equation; "published", what the published CUDA kernel computes instead, for use with
             weights trained on it (`rwkvlib.wkv.oracle.published_weights`).
-        backend: "auto" takes numba on a CPU where it is installed, else tree. By name: "oracle" (O(T^2)),
-            "scan" (token by token), "tree" (plain PyTorch, any device), "numba" (CPU).
+        backend: "auto" takes numba on a CPU where it is installed, cuda on a CUDA device where the kernel can be had
+            (compiled at its first use, and kept on disk), else tree, on a CUDA device after one warning. By name:
+            "oracle" (O(T^2)), "scan" (token by token), "tree" (plain PyTorch, any device), "numba" (CPU), "cuda".
 
     Returns:
         (B, T, C), the dtype of v.
 
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or name.
+        rwkvlib.wkv.cuda.KernelUnavailable: backend "cuda" where the kernel cannot be had; says why, and what helps.
 
-    Warns once for variant "published" where ``T > 1024`` or ``|w| ceil(T / 32) > 0.5``: outside of what it was
-    trained in, its denominator can cross zero.
+    Warns once for variant "published" where ``T > 1024`` or, which is not looked at on a CUDA device as that would
+    wait for it, ``|w| ceil(T / 32) > 0.5``: outside of what it was trained in, its denominator can cross zero.
     """
     _check(w, u, k, v, variant, backend)
     backend = _choose(variant, backend, k.device)
@@ -105,8 +111,20 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
         dtype = _accumulation_dtype(w, u, k)
         return plain(*(x.to(dtype) for x in (w, u, k, v))).to(v.dtype)
     if variant == "published":
-        return _published(w, u, k, v)
+        return _published(w, u, k, v, backend)
     return _bi_wkv(w, u, k, v, backend)[0]
+
+
+def _resolve(backend: str, k: Tensor, dtype: torch.dtype) -> str:
+    """The backend for "auto" on a CUDA device, where the kernel may be missing; `dtype` is that of the sums."""
+    if backend == "auto":
+        try:
+            cuda.kernels(k.device, cuda.io_dtype(k, dtype))
+        except cuda.KernelUnavailable as e:
+            _warn_once(f"Bi-WKV runs on {k.device} by plain PyTorch operations, which is slower: {e}")
+            return "tree"
+        return "cuda"
+    return backend
 
 
 def _backend_module(backend: str):
@@ -125,24 +143,47 @@ def _accumulation_dtype(*tensors: Tensor) -> torch.dtype:
 def _bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str) -> tuple[Tensor, Tensor]:
     """(y in the dtype of v, log of the denominator in the accumulation dtype)."""
     dtype = _accumulation_dtype(w, u, k)
-    y, logden = _backend_module(backend).forward(*(x.to(dtype).contiguous() for x in (w, u, k, v)))
+    backend = _resolve(backend, k, dtype)
+    if backend == "cuda":  # reads and writes half precision by itself
+        y, logden = cuda.forward(*_prepared(dtype, cuda.io_dtype(k, dtype), w, u, k, v))
+    else:
+        y, logden = _backend_module(backend).forward(*_prepared(dtype, dtype, w, u, k, v))
     return y.to(v.dtype), logden
+
+
+def _prepared(dtype: torch.dtype, io_dtype: torch.dtype, w: Tensor, u: Tensor, *others: Tensor) -> list[Tensor]:
+    return [x.to(dtype).contiguous() for x in (w, u)] + [x.to(io_dtype).contiguous() for x in others]
 
 
 @_bi_wkv.register_fake
 def _(w, u, k, v, backend):
-    # Contiguous whatever the strides of k: both backends return it so.
+    # Contiguous whatever the strides of k: all backends return it so.
     return v.new_empty(v.shape), k.new_empty(k.shape, dtype=_accumulation_dtype(w, u, k))
 
 
 @torch.library.custom_op("rwkvlib::bi_wkv_backward", mutates_args=())
 def _bi_wkv_backward(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, y: Tensor, logden: Tensor, gy: Tensor, glogden: Tensor, backend: str
+    w: Tensor,
+    u: Tensor,
+    k: Tensor,
+    v: Tensor,
+    y: Tensor,
+    logden: Tensor,
+    gy: Tensor,
+    glogden: Tensor | None,
+    backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = logden.dtype
-    g = gy.to(dtype)
-    inputs = (w, u, k, v, logden, g, g * y.to(dtype) - glogden)
-    grads = _backend_module(backend).backward(*(x.to(dtype).contiguous() for x in inputs))
+    backend = _resolve(backend, k, dtype)
+    if backend == "cuda":
+        inputs = _prepared(dtype, cuda.io_dtype(k, dtype), w, u, k, v, y, gy)
+        glogden = None if glogden is None else glogden.contiguous()
+        grads = cuda.backward(*inputs[:5], logden, inputs[5], glogden)
+    else:
+        g = gy.to(dtype)
+        g_times_y = g * y.to(dtype)
+        inputs = (w, u, k, v, logden, g, g_times_y if glogden is None else g_times_y - glogden)
+        grads = _backend_module(backend).backward(*_prepared(dtype, dtype, *inputs))
     return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
 
 
@@ -154,9 +195,14 @@ def _(w, u, k, v, y, logden, gy, glogden, backend):
 def _setup_context(ctx, inputs, output):
     w, u, k, v, ctx.backend = inputs
     ctx.save_for_backward(w, u, k, v, *output)
+    ctx.set_materialize_grads(False)  # the logarithm's gradient is hardly ever there: no memory for its zeros
 
 
 def _backward(ctx, gy, glogden):
+    if gy is None:
+        if glogden is None:
+            return None, None, None, None, None
+        gy = torch.zeros_like(ctx.saved_tensors[4])
     return *_bi_wkv_backward(*ctx.saved_tensors, gy, glogden, ctx.backend), None
 
 
@@ -164,43 +210,66 @@ _bi_wkv.register_autograd(_backward, setup_context=_setup_context)
 
 
 @torch.library.custom_op("rwkvlib::bi_wkv_published", mutates_args=())
-def _published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+def _published(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     T, L = k.shape[1], math.ceil(k.shape[1] / 32)
-    if T > 1024 or (w.numel() and w.abs().max().item() * L > 0.5):
-        _warn_published()
+    if T > 1024 or (w.numel() and w.device.type != "cuda" and w.abs().max().item() * L > 0.5):
+        _warn_once(
+            "variant 'published' is held to its reference for T <= 1024 and |w| ceil(T / 32) <= 0.5 only; beyond, its "
+            "denominator can cross zero and the output is not to be trusted"
+        )
     dtype = _accumulation_dtype(w, u, k)
-    return tree.published(*(x.to(dtype) for x in (w, u, k, v))).to(v.dtype)
+    inputs = _prepared(dtype, dtype, w, u, k, v)
+    if _resolve(backend, inputs[2], dtype) == "cuda":
+        return cuda.published_forward(*inputs)[0].to(v.dtype)
+    return tree.published(*inputs).to(v.dtype)
 
 
 @_published.register_fake
-def _(w, u, k, v):
+def _(w, u, k, v, backend):
     return v.new_empty(v.shape)
 
 
+@torch.library.custom_op("rwkvlib::bi_wkv_published_backward", mutates_args=())
+def _published_backward(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, gy: Tensor, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = _accumulation_dtype(w, u, k)
+    inputs = _prepared(dtype, dtype, w, u, k, v, gy)
+    if _resolve(backend, inputs[2], dtype) == "cuda":
+        grads = cuda.published_backward(*inputs)
+    else:
+        _, vjp = torch.func.vjp(tree.published, *inputs[:4])
+        grads = vjp(inputs[4])
+    return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
+
+
+@_published_backward.register_fake
+def _(w, u, k, v, gy, backend):
+    return tuple(x.new_empty(x.shape) for x in (w, u, k, v))
+
+
 def _published_setup_context(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
+    *tensors, ctx.backend = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _published_autograd(ctx, gy):
-    # The true derivative of that forward, by PyTorch; computed anew, so that only the inputs are kept in between.
+    # The true derivative of that forward; computed anew, so that only the inputs are kept in between.
     tensors = ctx.saved_tensors
+    if ctx.backend != "tree":
+        return *_published_backward(*tensors, gy, ctx.backend), None
+    # By PyTorch, and so can be differentiated again.
     dtype = _accumulation_dtype(*tensors)
     _, vjp = torch.func.vjp(tree.published, *(x.to(dtype) for x in tensors))
-    return tuple(grad.to(x.dtype) for grad, x in zip(vjp(gy.to(dtype)), tensors, strict=True))
+    return *(grad.to(x.dtype) for grad, x in zip(vjp(gy.to(dtype)), tensors, strict=True)), None
 
 
 _published.register_autograd(_published_autograd, setup_context=_published_setup_context)
 
-_warned = False
+_warned: set[str] = set()
 
 
-def _warn_published() -> None:
-    global _warned  # once a process: every layer of a model would say it again
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            "variant 'published' is held to its reference for T <= 1024 and |w| ceil(T / 32) <= 0.5 only; beyond, its "
-            "denominator can cross zero and the output is not to be trusted",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+def _warn_once(message: str) -> None:
+    if message not in _warned:  # once a process: every layer of a model would say it again
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
