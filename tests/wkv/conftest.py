@@ -5,11 +5,45 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
+from rwkvlib.wkv import cuda
+
 GOLDEN = Path(__file__).parents[1] / "data" / "bi_wkv_T49_T196.npz"
+# The operator as models use it.
+PATHS = [("paper", "numba"), ("paper", "tree"), ("paper", "cuda"), ("published", "tree"), ("published", "cuda")]
 WIDE = 240.0  # stands for k uniform in +-240; any other k is the standard deviation of a normal one
+
+_compiled = {}
+
+
+def use_host_kernels(patch: pytest.MonkeyPatch, folder: Path, compiler: str, block: tuple[int, int, int]) -> None:
+    """Let backend "cuda" run on CPU tensors, by bi_wkv.cu compiled for the CPU with blocks of that size."""
+    from tests.wkv.host_kernels import HostKernels, compile_host
+
+    for name, value in zip(("LANES", "SEGMENTS", "TOKENS"), block, strict=True):
+        patch.setattr(cuda, name, value)
+
+    def kernels(device: torch.device, dtype: torch.dtype) -> HostKernels:
+        if (block, dtype) not in _compiled:
+            name = "_".join([str(dtype).removeprefix("torch."), *map(str, block)]) + ".so"
+            _compiled[block, dtype] = HostKernels(compile_host(folder, compiler, dtype, output=name))
+        return _compiled[block, dtype]
+
+    patch.setattr(cuda, "kernels", kernels)
+    patch.setattr(cuda, "DEVICE_TYPE", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def cuda_on_a_cpu(request, monkeypatch, tmp_path_factory):
+    """Tests of backend "cuda" run here without a GPU; small blocks, so that even short sequences have many chunks."""
+    if "cuda" in getattr(getattr(request.node, "callspec", None), "params", {}).values():
+        compiler = request.getfixturevalue("require_tool")("g++")
+        folder = tmp_path_factory.getbasetemp() / "kernels"
+        folder.mkdir(exist_ok=True)
+        use_host_kernels(monkeypatch, folder, compiler, (2, 3, 5))
 
 
 def make_inputs(B: int, T: int, C: int, w: float, k: float = 1.0, dtype=torch.float64, seed: int = 0) -> list[Tensor]:

@@ -26,7 +26,10 @@ inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
 inline float half_to_float(unsigned short bits) { return std::bit_cast<_Float16>(bits); }
 inline unsigned short float_to_half(float x) { return std::bit_cast<unsigned short>((_Float16)x); }
 
-#include "bi_wkv.cu"
+#ifndef SOURCE
+#define SOURCE "bi_wkv.cu"
+#endif
+#include SOURCE
 
 template <class... Arguments, size_t... I>
 int run(void (*kernel)(Arguments...), unsigned blocks, const Long* arguments, size_t n, std::index_sequence<I...>) {

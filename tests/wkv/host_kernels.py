@@ -15,12 +15,28 @@ HERE = Path(__file__).parent
 
 def compile_host(folder: Path, compiler: str, dtype: torch.dtype, *flags: str, output: str = "kernels.so") -> Path:
     """Compile bi_wkv.cu and host.h with g++ for k and v of that dtype and the block that cuda.py names at present."""
-    names = re.findall(r"^KERNEL (\w+)\(", cuda.source(), re.MULTILINE)
-    macros = cuda.macros(dtype) | {"EACH(F)": " ".join(f"F({name})" for name in names)}
-    path = folder / output
-    command = [compiler, "-std=c++20", "-O2", "-Wall", "-Wno-unknown-pragmas", "-Werror", "-fPIC", "-shared", "-pthread"]
+    return compile_source(
+        Path(cuda.__file__).with_name("bi_wkv.cu"), folder / output, compiler, cuda.macros(dtype), *flags
+    )
+
+
+def compile_source(source: Path, path: Path, compiler: str, macros: dict[str, str], *flags: str) -> Path:
+    """Compile any such file and host.h to `path`. A block has LANES * SEGMENTS threads, two of the macros."""
+    names = re.findall(r"^KERNEL (\w+)\(", source.read_text(encoding="utf8"), re.MULTILINE)
+    macros = macros | {"SOURCE": f'"{source.name}"', "EACH(F)": " ".join(f"F({name})" for name in names)}
+    command = [
+        compiler,
+        "-std=c++20",
+        "-O2",
+        "-Wall",
+        "-Wno-unknown-pragmas",
+        "-Werror",
+        "-fPIC",
+        "-shared",
+        "-pthread",
+    ]
     command += [f"-D{name}={value}" for name, value in macros.items()]
-    command += [f"-I{Path(cuda.__file__).parent}", "-x", "c++", str(HERE / "host.h"), "-o", str(path), *flags]
+    command += [f"-I{source.parent}", "-x", "c++", str(HERE / "host.h"), "-o", str(path), *flags]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return path

@@ -41,12 +41,12 @@ WRONG = {
     "published scan": (
         dict(variant="published", backend="scan"),
         ValueError,
-        r"backend: variant 'published' has the backends oracle and tree, got 'scan'",
+        r"backend: variant 'published' has the backends oracle, tree and cuda, got 'scan'",
     ),
     "published numba": (
         dict(variant="published", backend="numba"),
         ValueError,
-        r"backend: variant 'published' has the backends oracle and tree, got 'numba'",
+        r"backend: variant 'published' has the backends oracle, tree and cuda, got 'numba'",
     ),
 }
 
@@ -62,6 +62,11 @@ def test_numba_refuses_tensors_elsewhere():
     inputs = [x.to("meta") for x in make_inputs(2, 4, 3, 0.1)]
     with pytest.raises(ValueError, match="backend: 'numba' runs on CPU tensors, got tensors on meta"):
         bi_wkv(*inputs, backend="numba")
+
+
+def test_cuda_refuses_tensors_elsewhere():
+    with pytest.raises(ValueError, match="backend: 'cuda' runs on CUDA tensors, got tensors on cpu"):
+        bi_wkv(*make_inputs(2, 4, 3, 0.1), backend="cuda")
 
 
 @pytest.fixture

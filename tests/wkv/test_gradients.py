@@ -8,9 +8,7 @@ import torch
 from rwkvlib import wkv
 from rwkvlib.wkv import bi_wkv, numba_cpu
 from rwkvlib.wkv.oracle import bi_wkv_oracle, published_oracle
-from tests.wkv.conftest import WIDE, assert_near, golden, gradients, make_inputs, published_decay
-
-PATHS = [("paper", "numba"), ("paper", "tree"), ("published", "tree")]
+from tests.wkv.conftest import PATHS, WIDE, assert_near, golden, gradients, make_inputs, published_decay
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 2), (2, 2, 1), (2, 7, 3), (1, 35, 1)])
@@ -21,7 +19,7 @@ def test_gradcheck(variant, backend, shape):
         assert torch.autograd.gradcheck(functools.partial(bi_wkv, variant=variant, backend=backend), inputs)
 
 
-@pytest.mark.parametrize("backend", ["numba", "tree"])
+@pytest.mark.parametrize("backend", ["numba", "tree", "cuda"])
 def test_gradcheck_of_both_outputs_of_the_raw_operator(backend):
     for w in (0.4, -0.2, 5.0):
         inputs = [x.requires_grad_() for x in make_inputs(2, 6, 2, w)]
@@ -34,7 +32,7 @@ def log_denominator(w, u, k):
     return (torch.where(distance == 0, u, -(distance - 1) * w) + k[:, None]).logsumexp(2)
 
 
-@pytest.mark.parametrize("backend", ["numba", "tree"])
+@pytest.mark.parametrize("backend", ["numba", "tree", "cuda"])
 @pytest.mark.parametrize(("w", "k"), [(0.1, 1.0), (-0.1, 10.0), (30.0, WIDE)])
 def test_log_denominator_equals_logsumexp(backend, w, k):
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
@@ -62,7 +60,7 @@ LARGE = [
 @pytest.mark.parametrize(
     ("shape", "w", "k", "backend"),
     [
-        (*case, b) for case in LARGE for b in ("scan", "tree", "numba") if b != "scan" or case[0][1] < 400
+        (*case, b) for case in LARGE for b in ("scan", "tree", "numba", "cuda") if b != "scan" or case[0][1] < 400
     ],  # scan is slow
 )
 def test_gradients_equal_autograd_through_the_oracle(shape, w, k, backend):
@@ -79,12 +77,13 @@ def test_gradients_equal_autograd_through_the_oracle(shape, w, k, backend):
 @pytest.mark.parametrize(
     ("T", "share", "k"), [(1, 1, 1.0), (49, 1, 1.0), (64, -1, 10.0), (196, 0.5, WIDE), (1000, -1, 1)]
 )
-def test_published_gradients_equal_autograd_through_the_oracle(T, share, k):
+@pytest.mark.parametrize("backend", ["tree", "cuda"])
+def test_published_gradients_equal_autograd_through_the_oracle(T, share, k, backend):
     inputs = make_inputs(2, T, 2, published_decay(T, share), k)
     gy = torch.randn(2, T, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     expected = gradients(published_oracle, inputs, gy)
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-2 if k == WIDE else 2e-3)):
-        function = functools.partial(bi_wkv, variant="published")
+        function = functools.partial(bi_wkv, variant="published", backend=backend)
         found = gradients(function, [x.to(dtype) for x in inputs], gy.to(dtype))
         for name, a, b in zip("wukv", found, expected, strict=True):
             assert_near(a, b, tolerance, f"{name} in {dtype}")
@@ -101,17 +100,17 @@ def test_published_backward_kernel_is_not_the_derivative_of_its_forward(T, off_k
         assert off == pytest.approx(expected, rel=0.02, abs=2e-6), name
 
 
-@pytest.mark.parametrize("backend", ["numba", "tree"])
+@pytest.mark.parametrize("backend", ["numba", "tree", "cuda"])
 def test_only_the_gradients_asked_for_are_given(backend):
     w, u, k, v = make_inputs(2, 9, 3, 0.1)
     bi_wkv(w, u, k.requires_grad_(), v, backend=backend).sum().backward()
     assert k.grad is not None and w.grad is None and u.grad is None and v.grad is None
 
 
-@pytest.mark.parametrize("backend", ["numba", "tree"])
-def test_second_derivative_is_refused_rather_than_wrong(backend):
+@pytest.mark.parametrize(("variant", "backend"), [path for path in PATHS if path != ("published", "tree")])
+def test_second_derivative_is_refused_rather_than_wrong(variant, backend):
     inputs = [x.requires_grad_() for x in make_inputs(1, 5, 2, 0.1)]
-    grads = torch.autograd.grad(bi_wkv(*inputs, backend=backend).square().sum(), inputs, create_graph=True)
+    grads = torch.autograd.grad(bi_wkv(*inputs, variant=variant, backend=backend).square().sum(), inputs, create_graph=True)
     with pytest.raises(RuntimeError, match="no autograd formula"):
         sum(x.square().sum() for x in grads).backward()
 

@@ -10,9 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from rwkvlib import wkv
 from rwkvlib.wkv import bi_wkv
-from tests.wkv.conftest import assert_near, gradients, make_inputs, published_decay
+from tests.wkv.conftest import PATHS, assert_near, gradients, make_inputs, published_decay
 
-PATHS = [("paper", "numba"), ("paper", "tree"), ("published", "tree")]
 HALVES = [torch.float16, torch.bfloat16]
 
 
@@ -45,7 +44,7 @@ def operator_samples():
     yield w, u, k.bfloat16(), v.bfloat16()
 
 
-@pytest.mark.parametrize("backend", ["numba", "tree"])
+@pytest.mark.parametrize("backend", ["numba", "tree", "cuda"])
 def test_paper_operator_obeys_the_rules_of_custom_operators(backend):
     for sample in operator_samples():
         for grad in (False, True):
@@ -53,11 +52,12 @@ def test_paper_operator_obeys_the_rules_of_custom_operators(backend):
             torch.library.opcheck(wkv._bi_wkv, (*inputs, backend), atol=1e-2, rtol=1e-2)
 
 
-def test_published_operator_obeys_the_rules_of_custom_operators():
+@pytest.mark.parametrize("backend", ["tree", "cuda"])
+def test_published_operator_obeys_the_rules_of_custom_operators(backend):
     for shape, dtype in (((2, 3, 2), torch.float64), ((1, 1, 1), torch.float32)):
         for grad in (False, True):
             inputs = [x.requires_grad_(grad) for x in make_inputs(*shape, 0.1, dtype=dtype)]
-            torch.library.opcheck(wkv._published, tuple(inputs))
+            torch.library.opcheck(wkv._published, (*inputs, backend))
 
 
 def assert_compiled_equals_eager(module, backend, shapes, dynamic=None):
@@ -75,7 +75,7 @@ def test_compiled_graph_equals_eager(variant, backend):
     assert_compiled_equals_eager(Mixer(49, 6, variant, backend), "aot_eager", [(2, 49, 6)])
 
 
-@pytest.mark.parametrize("backend", ["numba", "tree"])
+@pytest.mark.parametrize("backend", ["numba", "tree", "cuda"])
 def test_graph_compiled_for_any_length_equals_eager(backend):
     shapes = [(2, 49, 6), (3, 64, 6), (2, 7, 6)]
     assert_compiled_equals_eager(Mixer(64, 6, "paper", backend), "aot_eager", shapes, dynamic=True)
@@ -210,7 +210,7 @@ def test_result_does_not_depend_on_gradients_being_recorded():
     assert torch.equal(bi_wkv(*recorded), expected)
 
 
-@pytest.mark.parametrize("backend", ["numba", "tree"])
+@pytest.mark.parametrize("backend", ["numba", "tree", "cuda"])
 def test_a_long_sequence_needs_no_table_of_all_pairs(backend):
     T = 200_000  # such a table is 160 GB
     inputs = [x.requires_grad_() for x in make_inputs(1, T, 1, 3 / T, dtype=torch.float32)]

@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rwkvlib.wkv import bi_wkv
-from tests.wkv.conftest import assert_near, make_inputs, published_decay
+from tests.wkv.conftest import PATHS, assert_near, make_inputs, published_decay
 
-PATHS = [("paper", "numba"), ("paper", "tree"), ("published", "tree")]
-PAPER = [("paper", "numba"), ("paper", "tree"), ("paper", "scan")]
+PAPER = [("paper", "numba"), ("paper", "tree"), ("paper", "scan"), ("paper", "cuda")]
 case = st.tuples(
     st.integers(1, 3), st.integers(1, 70), st.integers(1, 9), st.floats(-1, 1), st.sampled_from([0.5, 3.0, 30.0])
 )

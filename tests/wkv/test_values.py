@@ -47,7 +47,7 @@ def test_the_cases_cover_every_pair_of_values():
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
-@pytest.mark.parametrize("backend", ["scan", "tree", "numba"])
+@pytest.mark.parametrize("backend", ["scan", "tree", "numba", "cuda"])
 @pytest.mark.parametrize(("T", "C", "decay", "k"), CASES)
 def test_backends_equal_oracle(T, C, decay, k, backend, dtype):
     inputs, expected, channels = case_and_expected(T, C, decay, k)
@@ -58,11 +58,11 @@ def test_backends_equal_oracle(T, C, decay, k, backend, dtype):
     assert_near(y[..., channels], expected, tolerance)
 
 
-def test_backends_equal_oracle_on_a_batch():
+@pytest.mark.parametrize("backend", ["scan", "tree", "numba", "cuda"])
+def test_backends_equal_oracle_on_a_batch(backend):
     inputs = make_inputs(3, 50, 70, 0.2, 2.0)  # more than one block of channels in numba_cpu.py
     expected = bi_wkv(*inputs, backend="oracle")
-    for backend in ("scan", "tree", "numba"):
-        assert_near(bi_wkv(*inputs, backend=backend), expected, 1e-12, backend)
+    assert_near(bi_wkv(*inputs, backend=backend), expected, 1e-12)
 
 
 def test_oracle_is_the_equation_written_as_loops():
@@ -74,7 +74,7 @@ def test_oracle_is_the_equation_written_as_loops():
         assert_near(bi_wkv_oracle(w, u, k, v)[0, t], expected, 1e-14)
 
 
-@pytest.mark.parametrize("backend", ["oracle", "scan", "tree", "numba"])
+@pytest.mark.parametrize("backend", ["oracle", "scan", "tree", "numba", "cuda"])
 @pytest.mark.parametrize("T", [49, 196])
 def test_paper_variant_equals_stored_values(T, backend):
     g = golden(T)
@@ -82,7 +82,7 @@ def test_paper_variant_equals_stored_values(T, backend):
 
 
 @pytest.mark.filterwarnings("ignore:variant 'published'")
-@pytest.mark.parametrize("backend", ["oracle", "tree"])
+@pytest.mark.parametrize("backend", ["oracle", "tree", "cuda"])
 @pytest.mark.parametrize("T", [49, 196])
 def test_published_variant_equals_the_published_kernel(T, backend):
     g = golden(T)
@@ -93,16 +93,17 @@ def test_published_variant_equals_the_published_kernel(T, backend):
 
 @pytest.mark.parametrize(("share", "k"), [(1.0, 1.0), (-1.0, 10.0), (-0.4, WIDE), (0.4, WIDE)])
 @pytest.mark.parametrize("T", [1, 2, 31, 32, 33, 49, 196, 784, 1000, 1024])
-def test_published_tree_equals_published_oracle(T, share, k):
+@pytest.mark.parametrize("backend", ["tree", "cuda"])
+def test_published_variant_equals_published_oracle(T, share, k, backend):
     inputs = make_inputs(*((2, T, 3) if T < 500 else (1, T, 1)), published_decay(T, share), k, seed=T)
     expected = by_channel(published_oracle, *inputs)
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 2e-2 if k == WIDE else 2e-3)):
-        y = bi_wkv(*(x.to(dtype) for x in inputs), variant="published")
+        y = bi_wkv(*(x.to(dtype) for x in inputs), variant="published", backend=backend)
         assert y.dtype == dtype
         assert_near(y, expected, tolerance, str(dtype))
 
 
-@pytest.mark.parametrize("backend", ["oracle", "tree"])
+@pytest.mark.parametrize("backend", ["oracle", "tree", "cuda"])
 @pytest.mark.parametrize("T", [1, 32, 49, 196])
 def test_variants_agree_without_decay(T, backend):
     inputs = make_inputs(2, T, 5, 0.0)
@@ -111,7 +112,7 @@ def test_variants_agree_without_decay(T, backend):
 
 
 def test_published_warns_once_outside_its_range(monkeypatch):
-    monkeypatch.setattr(wkv, "_warned", False)
+    monkeypatch.setattr(wkv, "_warned", set())
     inside = make_inputs(1, 64, 2, published_decay(64, 0.99))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -123,6 +124,6 @@ def test_published_warns_once_outside_its_range(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bi_wkv(*outside, variant="published")
-    monkeypatch.setattr(wkv, "_warned", False)
+    monkeypatch.setattr(wkv, "_warned", set())
     with pytest.warns(RuntimeWarning, match="variant 'published'"):
         bi_wkv(*make_inputs(1, 1025, 2, 0.0), variant="published")
