@@ -4,6 +4,7 @@ Writes results/bench/cuda_resources.json.
 """
 
 import argparse
+import hashlib
 import io
 import re
 import time
@@ -54,7 +55,8 @@ def main() -> None:
             print(f"{entry['kernel']:30} {entry['registers']:4} registers {entry['shared_bytes']:6} bytes shared")
     print(f"spilled: {sum(entry['spill_bytes'] for entry in kernels)} bytes in all")
     block = dict(lanes=cuda.LANES, segments=cuda.SEGMENTS, tokens=cuda.TOKENS)
-    result = dict(nvrtc=cuda.nvrtc_version(), block=block, kernels=kernels, builds=builds)
+    digest = hashlib.sha256(cuda.source().encode()).hexdigest()
+    result = dict(nvrtc=cuda.nvrtc_version(), source_sha256=digest, block=block, kernels=kernels, builds=builds)
     print(write_result(args.out, dict(result, provenance=provenance(seed=None))))
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
+import sys
 
 import pytest
 
@@ -27,6 +29,21 @@ def find_tool(name: str) -> str:
     if STRICT:
         pytest.fail(f"{message} (RWKVLIB_STRICT is set)")
     pytest.skip(message)
+
+
+@pytest.fixture(scope="session")
+def require_package():
+    """A function from a module's name, or None and what is missing: skips or fails without it, as `require_tool`."""
+
+    def require(name: str | None, missing: str = "") -> None:
+        if name and importlib.util.find_spec(name.split(".")[0]) and importlib.util.find_spec(name):
+            return
+        message = missing or f"needs the module {name}, which is not installed"
+        if STRICT and sys.platform == "linux":
+            pytest.fail(f"{message} (RWKVLIB_STRICT is set)")
+        pytest.skip(message)
+
+    return require
 
 
 @pytest.fixture(scope="session")
