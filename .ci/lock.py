@@ -16,13 +16,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "2.13.0"
-EXTRAS = ("cpu", "train", "book-plots", "book", "dev")
+EXTRAS = ("cpu", "train", "book-plots", "book", "dev", "cuda")
 HEADER = f"""\
 # Exact versions for `make install` (Python 3.11 or later), written by `make lock` from the extras
 # {", ".join(EXTRAS)}.
-# No build tag on torch: pip takes the build that fits the machine's package index.
+# No build tag on torch: pip takes the build that fits the machine's package index. Ranges, not versions, for what a
+# CUDA build of torch brings along in versions of its own.
 """
-# Brought in by a CUDA build of torch alone; pinning them would break the other builds.
+# A CUDA build of torch brings these along, in versions of its own: pinning them would break such a build. Those that
+# pyproject.toml names keep its ranges.
 OF_CUDA_TORCH = re.compile(r"(nvidia-|cuda-|triton\b|pytorch-triton)", re.IGNORECASE)
 
 
@@ -42,6 +44,7 @@ def lock_lines(freeze: str) -> list[str]:
             raise SystemExit(f"a line of pip freeze is not name==version: {line!r}")
         if not OF_CUDA_TORCH.match(pin[1]):
             lines.append(f"{pin[1]}=={pin[2]}")
+    lines += filter(OF_CUDA_TORCH.match, requirements())
     return sorted(lines, key=str.lower)
 
 
