@@ -1,4 +1,4 @@
-"""What the CUDA kernels take of a multiprocessor: registers, shared memory and spills, by NVRTC's report; no GPU needed.
+"""What the CUDA kernels take of a multiprocessor (registers, shared memory, spills), by NVRTC's report; no GPU needed.
 
 Writes results/bench/cuda_resources.json.
 """

@@ -99,7 +99,9 @@ def compile_kernels(dtype: torch.dtype, arch: str, log: object | None = None) ->
     try:
         return bytes(Program(source(), "c++", options).compile("cubin", logs=log).code)
     except Exception as e:
-        raise KernelUnavailable(f"NVRTC {version} does not compile bi_wkv.cu for {arch}: {e}\nA newer NVRTC may; {_remedy()}") from e
+        raise KernelUnavailable(
+            f"NVRTC {version} does not compile bi_wkv.cu for {arch}: {e}\nA newer NVRTC may; {_remedy()}"
+        ) from e
 
 
 def compiled(dtype: torch.dtype, arch: str) -> bytes:

@@ -1,7 +1,8 @@
-"""The CUDA kernels without a GPU: compiled for devices and for the CPU, kept on disk, and every way not to have them."""
+"""The CUDA kernels without a GPU: compiled for devices and for the CPU, kept on disk, and all ways not to have them."""
 
 import errno
 import hashlib
+import io
 import json
 import os
 import re
@@ -90,8 +91,6 @@ def nvrtc(require_package):
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize("dtype", cuda.IO_TYPES, ids=str)
 def test_nvrtc_compiles_without_spills(dtype, arch, nvrtc):
-    import io
-
     log = io.StringIO()
     assert cuda.compile_kernels(dtype, arch, log).startswith(b"\x7fELF")
     assert_fits(parse(log.getvalue()))
@@ -133,7 +132,9 @@ def test_stored_resources_are_those_of_this_source():
 
 
 def test_an_architecture_unknown_to_nvrtc_is_said(nvrtc):
-    with pytest.raises(cuda.KernelUnavailable, match=r"NVRTC .* does not compile bi_wkv.cu for sm_30(.|\n)*newer NVRTC"):
+    with pytest.raises(
+        cuda.KernelUnavailable, match=r"NVRTC .* does not compile bi_wkv.cu for sm_30(.|\n)*newer NVRTC"
+    ):
         cuda.compile_kernels(torch.float32, "sm_30")
 
 
@@ -501,7 +502,9 @@ def driver(monkeypatch, cache, no_compiler):
     monkeypatch.setitem(sys.modules, "cuda.core", core)
     monkeypatch.setattr(torch.cuda, "device", Guard)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=100 + device.index))
+    monkeypatch.setattr(
+        torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=100 + device.index)
+    )
     monkeypatch.setattr(cuda, "_found", {})
     return log
 

@@ -110,7 +110,9 @@ def test_only_the_gradients_asked_for_are_given(backend):
 @pytest.mark.parametrize(("variant", "backend"), [path for path in PATHS if path != ("published", "tree")])
 def test_second_derivative_is_refused_rather_than_wrong(variant, backend):
     inputs = [x.requires_grad_() for x in make_inputs(1, 5, 2, 0.1)]
-    grads = torch.autograd.grad(bi_wkv(*inputs, variant=variant, backend=backend).square().sum(), inputs, create_graph=True)
+    grads = torch.autograd.grad(
+        bi_wkv(*inputs, variant=variant, backend=backend).square().sum(), inputs, create_graph=True
+    )
     with pytest.raises(RuntimeError, match="no autograd formula"):
         sum(x.square().sum() for x in grads).backward()
 

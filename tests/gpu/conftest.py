@@ -1,0 +1,58 @@
+"""Everything in this folder needs a CUDA device and the kernel; without them it is skipped, with the reason."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rwkvlib import wkv
+from rwkvlib.wkv import cuda
+
+HERE = Path(__file__).parent
+
+
+def _reason() -> str:
+    if not torch.cuda.is_available():
+        return "needs a CUDA device, and PyTorch finds none"
+    try:
+        cuda.kernels(torch.device("cuda", 0), torch.float32)
+    except cuda.KernelUnavailable as e:
+        return f"needs the CUDA kernel: {e}"
+    return ""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Of the CPU's tests only those of backend "cuda" run here."""
+    here = [item for item in items if HERE in item.path.parents]
+    others = [item for item in here if item.path.name == "test_operator.py" and not _of_cuda(item)]
+    if others:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in set(others)]
+    reason = _reason() if here else ""
+    for item in here:
+        if reason and item.path.name != "test_sanitize.py":  # that script's own logic needs no device
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _of_cuda(item: pytest.Item) -> bool:
+    # test_device.py has these with tensors that are on the device from the start.
+    by_other_means = any(words in item.name for words in ("rules_of_custom_operators", "compiled"))
+    return "cuda" in getattr(getattr(item, "callspec", None), "params", {}).values() and not by_other_means
+
+
+@pytest.fixture
+def cpu_tensors_on_the_device(monkeypatch):
+    """Lets backend "cuda" take CPU tensors, moved to the device and the results back."""
+
+    def moved(operator):
+        def run(w, u, k, v, backend):
+            if backend != "cuda":
+                return operator(w, u, k, v, backend)
+            out = operator(*(x.cuda() for x in (w, u, k, v)), backend)
+            return out.to(k.device) if isinstance(out, torch.Tensor) else tuple(x.to(k.device) for x in out)
+
+        return run
+
+    monkeypatch.setattr(wkv, "_bi_wkv", moved(wkv._bi_wkv))
+    monkeypatch.setattr(wkv, "_published", moved(wkv._published))
+    monkeypatch.setattr(cuda, "DEVICE_TYPE", "cpu")
