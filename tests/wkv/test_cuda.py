@@ -21,6 +21,7 @@ from rwkvlib import wkv
 from rwkvlib.wkv import bi_wkv, cuda
 from rwkvlib.wkv.oracle import bi_wkv_oracle, published_oracle
 from tests.wkv.conftest import assert_near, gradients, make_inputs, published_decay, use_host_kernels
+from tests.wkv.host_kernels import compile_host
 
 ROOT = Path(__file__).parents[2]
 KERNELS = re.findall(r"^KERNEL (\w+)\(", cuda.source(), re.MULTILINE)
@@ -249,6 +250,43 @@ def test_gradient_where_the_published_denominator_is_negative(host):
         found = gradients(lambda *x: bi_wkv(*x, variant="published", backend="cuda"), inputs, gy)
     for name, a, b in zip("wukv", found, gradients(published_oracle, inputs, gy), strict=True):
         assert_near(a, b, 1e-6, name)
+
+
+RACES = """
+import sys
+import torch
+from rwkvlib.wkv import bi_wkv, cuda
+from tests.wkv.host_kernels import HostKernels
+from pathlib import Path
+
+torch.set_num_threads(1)
+cuda.LANES, cuda.SEGMENTS, cuda.TOKENS = 2, 3, 5
+cuda.DEVICE_TYPE = "cpu"
+kernels = HostKernels(Path(sys.argv[1]))
+cuda.kernels = lambda device, dtype: kernels
+for variant in ("paper", "published"):
+    for T in (7, 50):
+        inputs = [torch.randn(shape).mul_(0.01).requires_grad_() for shape in ((3,), (3,), (2, T, 3), (2, T, 3))]
+        bi_wkv(*inputs, variant=variant, backend="cuda").sum().backward()
+print("done")
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="preloads g++'s thread sanitizer, as on Linux")
+@pytest.mark.parametrize("barriers", [True, False], ids=["as it is", "without barriers"])
+def test_the_thread_sanitizer_finds_races_only_without_barriers(barriers, host, require_tool, tmp_path):
+    host(2, 3, 5)
+    compiler = require_tool("g++")
+    flags = ["-fsanitize=thread"] + ([] if barriers else ["-DWITHOUT_BARRIERS"])
+    library = compile_host(tmp_path, compiler, torch.float32, *flags)
+    sanitizer = subprocess.check_output([compiler, "-print-file-name=libtsan.so"], text=True).strip()
+    environment = os.environ | {"LD_PRELOAD": sanitizer, "OMP_NUM_THREADS": "1", "TSAN_OPTIONS": "exitcode=0"}
+    command = [sys.executable, "-c", RACES, str(library)]
+    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer cannot run under this kernel's address layout")
+    assert done.stdout.strip().endswith("done"), done.stderr
+    assert ("data race" in done.stderr) != barriers, done.stderr[:3000]
 
 
 # ------------------------------------------------------------------------------------------ kept on disk
