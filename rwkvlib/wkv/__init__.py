@@ -112,7 +112,9 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
         return plain(*(x.to(dtype) for x in (w, u, k, v))).to(v.dtype)
     if variant == "published":
         return _published(w, u, k, v, backend)
-    return _bi_wkv(w, u, k, v, backend)[0]
+    # Only the gradients need the logarithm of the denominator, which costs a kernel as much time as the output does.
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v))
+    return _bi_wkv(w, u, k, v, backend, recorded)[0]
 
 
 def _resolve(backend: str, k: Tensor, dtype: torch.dtype) -> str:
@@ -140,15 +142,17 @@ def _accumulation_dtype(*tensors: Tensor) -> torch.dtype:
 
 
 @torch.library.custom_op("rwkvlib::bi_wkv", mutates_args=())
-def _bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str) -> tuple[Tensor, Tensor]:
-    """(y in the dtype of v, log of the denominator in the accumulation dtype)."""
+def _bi_wkv(
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, with_logden: bool = True
+) -> tuple[Tensor, Tensor]:
+    """(y in the dtype of v, log of the denominator in the accumulation dtype, or an empty tensor)."""
     dtype = _accumulation_dtype(w, u, k)
     backend = _resolve(backend, k, dtype)
     if backend == "cuda":  # reads and writes half precision by itself
-        y, logden = cuda.forward(*_prepared(dtype, cuda.io_dtype(k, dtype), w, u, k, v))
+        y, logden = cuda.forward(*_prepared(dtype, cuda.io_dtype(k, dtype), w, u, k, v), with_logden)
     else:
         y, logden = _backend_module(backend).forward(*_prepared(dtype, dtype, w, u, k, v))
-    return y.to(v.dtype), logden
+    return y.to(v.dtype), logden if with_logden else y.new_empty(0, dtype=dtype)
 
 
 def _prepared(dtype: torch.dtype, io_dtype: torch.dtype, w: Tensor, u: Tensor, *others: Tensor) -> list[Tensor]:
@@ -156,9 +160,9 @@ def _prepared(dtype: torch.dtype, io_dtype: torch.dtype, w: Tensor, u: Tensor, *
 
 
 @_bi_wkv.register_fake
-def _(w, u, k, v, backend):
+def _(w, u, k, v, backend, with_logden=True):
     # Contiguous whatever the strides of k: all backends return it so.
-    return v.new_empty(v.shape), k.new_empty(k.shape, dtype=_accumulation_dtype(w, u, k))
+    return v.new_empty(v.shape), k.new_empty(k.shape if with_logden else 0, dtype=_accumulation_dtype(w, u, k))
 
 
 @torch.library.custom_op("rwkvlib::bi_wkv_backward", mutates_args=())
@@ -193,7 +197,7 @@ def _(w, u, k, v, y, logden, gy, glogden, backend):
 
 
 def _setup_context(ctx, inputs, output):
-    w, u, k, v, ctx.backend = inputs
+    w, u, k, v, ctx.backend, _ = inputs
     ctx.save_for_backward(w, u, k, v, *output)
     ctx.set_materialize_grads(False)  # the logarithm's gradient is hardly ever there: no memory for its zeros
 
@@ -201,9 +205,9 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, gy, glogden):
     if gy is None:
         if glogden is None:
-            return None, None, None, None, None
+            return None, None, None, None, None, None
         gy = torch.zeros_like(ctx.saved_tensors[4])
-    return *_bi_wkv_backward(*ctx.saved_tensors, gy, glogden, ctx.backend), None
+    return *_bi_wkv_backward(*ctx.saved_tensors, gy, glogden, ctx.backend), None, None
 
 
 _bi_wkv.register_autograd(_backward, setup_context=_setup_context)

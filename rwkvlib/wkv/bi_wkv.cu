@@ -114,16 +114,26 @@ struct Outputs {
   }
 };
 
-// Both sums over the n tokens from `first` on: `before` as the token after them sees them, `after` as the one before
-// does. Tokens past the end are empty, and are counted all the same.
+// A segment's tokens into registers, all of them before the first is used, so that many reads are under way at a time.
+// Tokens past the end are empty, and are counted all the same.
 template <int N, class Tokens>
-DEVICE void summarise(const Tokens& tokens, Long first, Long n, Long T, Long C, Long base, REAL w, State<N>& before,
-                      State<N>& after) {
+DEVICE void load_segment(const Tokens& tokens, State<N> (&token)[TOKENS], Long first, Long length, Long T, Long C,
+                         Long base) {
+#pragma unroll
+  for (int j = 0; j < TOKENS; ++j) {
+    token[j] = j < length && first + j < T ? tokens[base + (first + j) * C] : empty<N>();
+  }
+}
+
+// Both sums over a segment: `before` as the token after it sees them, `after` as the one before it does.
+template <int N>
+DEVICE void summarise(const State<N> (&token)[TOKENS], Long length, REAL w, State<N>& before, State<N>& after) {
   before = after = empty<N>();
-  for (Long j = 0; j < n; ++j) {
-    State<N> token = first + j < T ? tokens[base + (first + j) * C] : empty<N>();
-    before = moved(before, 1, w) + token;
-    after = after + moved(token, j, w);
+#pragma unroll
+  for (int j = 0; j < TOKENS; ++j) {
+    if (j >= length) continue;
+    before = moved(before, 1, w) + token[j];
+    after = after + moved(token[j], j, w);
   }
 }
 
@@ -135,14 +145,16 @@ struct Place {
   REAL w;                         // to base 2
 };
 
-// Blocks are numbered by channels, then chunks, then batch items; `length` tokens are a segment.
-DEVICE Place place(const REAL* w, Long T, Long C, Long chunks, Long length) {
-  unsigned tiles = (unsigned)((C + LANES - 1) / LANES), row = blockIdx.x / tiles;
+// Blocks are numbered by channels, then chunks, then batch items; `length` tokens are a segment. What a kernel has read
+// last may still be in the cache: the kernel after it begins there, with `last_first`.
+DEVICE Place place(const REAL* w, Long T, Long C, Long chunks, Long length, bool last_first = false) {
+  unsigned block = last_first ? gridDim.x - 1 - blockIdx.x : blockIdx.x;
+  unsigned tiles = (unsigned)((C + LANES - 1) / LANES), row = block / tiles;
   Place p;
   p.b = row / (unsigned)chunks;
   p.chunk = row % (unsigned)chunks;
   p.first = (p.chunk * SEGMENTS + threadIdx.y) * length;
-  p.c = (Long)(blockIdx.x % tiles) * LANES + threadIdx.x;
+  p.c = (Long)(block % tiles) * LANES + threadIdx.x;
   p.inside = p.c < C;
   p.c = p.inside ? p.c : C - 1;  // a thread without a channel reads the last one's, and writes nothing
   p.base = p.b * T * C + p.c;
@@ -203,8 +215,9 @@ template <int N, class Tokens>
 DEVICE void chunk_summaries(const Tokens& tokens, const REAL* w, REAL* states, Long T, Long C, Long chunks,
                             Long length) {
   Place p = place(w, T, C, chunks, length);
-  State<N> before, after;
-  summarise<N>(tokens, p.first, length, T, C, p.base, p.w, before, after);
+  State<N> token[TOKENS], before, after;
+  load_segment<N>(tokens, token, p.first, length, T, C, p.base);
+  summarise<N>(token, length, p.w, before, after);
   State<N> all = exchange<N>(before, after, empty<N>(), empty<N>(), length, p.w);
   if (threadIdx.y < 2 && p.inside) write<N>(at<N>(states, p.b * chunks + p.chunk, threadIdx.y, C, p.c), C, all);
 }
@@ -257,23 +270,16 @@ KERNEL backward_carries(const REAL* __restrict__ w, REAL* __restrict__ states, L
   chunk_carries<4>(w, states, C, chunks, length);
 }
 
-// y and the natural logarithm of its denominator. `states` is null where there is one chunk.
+// y and the natural logarithm of its denominator, which is null where nobody wants it; `states` is null where there is
+// one chunk.
 KERNEL forward(const REAL* __restrict__ w, const REAL* __restrict__ u, const IO* __restrict__ k,
                const IO* __restrict__ v, REAL* __restrict__ states, IO* __restrict__ y, REAL* __restrict__ logden,
                Long T, Long C, Long chunks, Long length) {
-  Place p = place(w, T, C, chunks, length);
+  Place p = place(w, T, C, chunks, length, true);
   Keys<IO> keys{k, v};
-  State<2> token[TOKENS], after[TOKENS], before = empty<2>(), s = empty<2>();
-#pragma unroll
-  for (int j = 0; j < TOKENS; ++j) {
-    token[j] = j < length && p.first + j < T ? keys[p.base + (p.first + j) * C] : empty<2>();
-  }
-#pragma unroll
-  for (int j = 0; j < TOKENS; ++j) {
-    if (j >= length) continue;
-    before = moved(before, 1, p.w) + token[j];
-    s = s + moved(token[j], j, p.w);
-  }
+  State<2> token[TOKENS], after[TOKENS], before, s;
+  load_segment<2>(keys, token, p.first, length, T, C, p.base);
+  summarise<2>(token, length, p.w, before, s);
   State<2> into_first = empty<2>(), into_last = empty<2>();
   if (states && threadIdx.y < 2) {  // only these rows' threads use them
     into_first = read<2>(at<2>(states, p.b * chunks + p.chunk, 0, C, p.c), C);
@@ -299,7 +305,7 @@ KERNEL forward(const REAL* __restrict__ w, const REAL* __restrict__ u, const IO*
     if (p.inside) {
       Long i = p.base + (p.first + j) * C;
       store(y[i], num / den);
-      logden[i] = (top + log_2(den)) * LN2;
+      if (logden) logden[i] = (top + log_2(den)) * LN2;
     }
     before = moved(before, 1, p.w) + token[j];
   }
@@ -325,21 +331,11 @@ KERNEL backward(const REAL* __restrict__ w, const REAL* __restrict__ u, const IO
                 const IO* __restrict__ g, const REAL* __restrict__ glogden, REAL* __restrict__ states,
                 IO* __restrict__ dk, IO* __restrict__ dv, REAL* __restrict__ partial, Long T, Long C, Long chunks,
                 Long length) {
-  Place p = place(w, T, C, chunks, length);
+  Place p = place(w, T, C, chunks, length, true);
   Outputs<IO> outputs{y, g, logden, glogden, nullptr};
-  State<4> before, s;
-  State<4> token[TOKENS];
-#pragma unroll
-  for (int j = 0; j < TOKENS; ++j) {
-    token[j] = j < length && p.first + j < T ? outputs[p.base + (p.first + j) * C] : empty<4>();
-  }
-  before = s = empty<4>();
-#pragma unroll
-  for (int j = 0; j < TOKENS; ++j) {
-    if (j >= length) continue;
-    before = moved(before, 1, p.w) + token[j];
-    s = s + moved(token[j], j, p.w);
-  }
+  State<4> token[TOKENS], before, s;
+  load_segment<4>(outputs, token, p.first, length, T, C, p.base);
+  summarise<4>(token, length, p.w, before, s);
   State<4> into_first = empty<4>(), into_last = empty<4>();
   if (states && threadIdx.y < 2) {
     into_first = read<4>(at<4>(states, p.b * chunks + p.chunk, 0, C, p.c), C);
@@ -406,9 +402,13 @@ template <int N, class Tokens>
 DEVICE void segment_summaries(const Tokens& tokens, const REAL* w, REAL* states, Long T, Long C, Long segments,
                               Long length) {
   Place p = place(w, T, C, (segments + SEGMENTS - 1) / SEGMENTS, length);
-  State<N> before, after;
   if (p.first >= T || !p.inside) return;
-  summarise<N>(tokens, p.first, length, T, C, p.base, p.w, before, after);
+  State<N> before = empty<N>(), after = empty<N>();
+  for (Long j = 0; j < length; ++j) {  // of any length, so not in registers
+    State<N> token = p.first + j < T ? tokens[p.base + (p.first + j) * C] : empty<N>();
+    before = moved(before, 1, p.w) + token;
+    after = after + moved(token, j, p.w);
+  }
   Long segment = p.b * segments + p.first / length;
   write<N>(at<N>(states, segment, 0, C, p.c), C, before);
   write<N>(at<N>(states, segment, 1, C, p.c), C, after);

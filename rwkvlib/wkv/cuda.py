@@ -233,14 +233,14 @@ def _sum_rows(run: Kernels, partial: Tensor) -> tuple[Tensor, Tensor]:
     return dw, du
 
 
-def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Bi-WKV, and the logarithm of its denominator in the dtype of w; both (B, T, C), for CUDA tensors.
+def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, with_logden: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Bi-WKV, and the logarithm of its denominator in the dtype of w or None; both (B, T, C), for CUDA tensors.
 
     w and u are float32 or float64, k and v of any of `IO_TYPES`; all are contiguous.
     """
     B, T, C = k.shape
     run = kernels(k.device, k.dtype)
-    y, logden = torch.empty_like(v), torch.empty_like(k, dtype=w.dtype)
+    y, logden = torch.empty_like(v), torch.empty_like(k, dtype=w.dtype) if with_logden else None
     if B:
         chunks, length = _chunks(T)
         states = _carries("forward", run, w, [k, v], (B, T, C), chunks, length) if chunks > 1 else None

@@ -45,10 +45,10 @@ def cpu_tensors_on_the_device(monkeypatch):
     """Lets backend "cuda" take CPU tensors, moved to the device and the results back."""
 
     def moved(operator):
-        def run(w, u, k, v, backend):
+        def run(w, u, k, v, backend, *more):
             if backend != "cuda":
-                return operator(w, u, k, v, backend)
-            out = operator(*(x.cuda() for x in (w, u, k, v)), backend)
+                return operator(w, u, k, v, backend, *more)
+            out = operator(*(x.cuda() for x in (w, u, k, v)), backend, *more)
             return out.to(k.device) if isinstance(out, torch.Tensor) else tuple(x.to(k.device) for x in out)
 
         return run

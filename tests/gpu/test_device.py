@@ -175,6 +175,11 @@ def test_memory_of_a_forward_pass():
     size = y.numel() * 4
     assert torch.cuda.memory_allocated() - before <= 2.01 * size  # y, and the logarithm of the denominator
     assert torch.cuda.max_memory_allocated() - before <= 2.2 * size  # and, in between, the chunks' states
+    del y
+    torch.cuda.reset_peak_memory_stats()
+    with torch.no_grad():
+        bi_wkv(*inputs, backend="cuda")
+    assert torch.cuda.max_memory_allocated() - before <= 1.2 * size
 
 
 def test_a_million_tokens():

@@ -17,7 +17,7 @@
 struct Index {
   unsigned x, y;
 };
-thread_local Index threadIdx, blockIdx;
+thread_local Index threadIdx, blockIdx, gridDim;
 std::barrier<>* block_barrier;
 inline void __syncthreads() {
 #ifndef WITHOUT_BARRIERS  // the test of races must find some then
@@ -42,6 +42,7 @@ int run(void (*kernel)(Arguments...), unsigned blocks, const Long* arguments, si
   block_barrier = &barrier;
   auto work = [&](unsigned x, unsigned y) {
     threadIdx = {x, y};
+    gridDim = {blocks, 1};
     for (unsigned block = 0; block < blocks; ++block) {
       blockIdx = {block, 0};
       kernel((Arguments)arguments[I]...);

@@ -32,6 +32,7 @@ def compile_source(source: Path, path: Path, compiler: str, macros: dict[str, st
         "-Wno-unknown-pragmas",
         "-Werror",
         "-fPIC",
+        "-fno-gnu-unique",  # each library its own static variables, which have the size of its blocks
         "-shared",
         "-pthread",
     ]

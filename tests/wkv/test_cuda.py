@@ -218,6 +218,27 @@ def test_few_tokens_take_one_launch_and_many_take_three(host):
         assert [name for name, _ in kernels.launched] == backward
 
 
+@pytest.mark.parametrize("backend", ["cuda", "numba", "tree"])
+def test_the_logarithm_is_made_only_where_gradients_are_recorded(backend, host):
+    host(2, 3, 5)
+    inputs = make_inputs(2, 40, 3, 0.1)
+    y, nothing = wkv._bi_wkv(*inputs, backend, False)
+    assert nothing.shape == (0,)
+    assert torch.equal(y, wkv._bi_wkv(*inputs, backend)[0])
+    assert torch.equal(y, bi_wkv(*inputs, backend=backend))
+    torch.library.opcheck(wkv._bi_wkv, (*inputs, backend, False))
+    made = []
+    forward = cuda.forward
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda, "forward", lambda *x: made.append(x[-1]) or forward(*x))
+        recorded = [inputs[0].clone().requires_grad_(), *inputs[1:]]
+        bi_wkv(*inputs, backend="cuda")
+        bi_wkv(*recorded, backend="cuda")
+        with torch.no_grad():
+            bi_wkv(*recorded, backend="cuda")
+    assert made == [False, True, False]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_forward_keeps_its_inputs_its_output_and_one_more_tensor(dtype, host):
     host(2, 3, 5)
