@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 if importlib.util.find_spec("rwkvlib") is None:
-    source = "rwkvlib[cpu,train,book-plots] @ git+https://github.com/rwkv-unet-book/rwkv-unet-book"
+    source = "rwkvlib[cpu,cuda,train,book-plots] @ git+https://github.com/rwkv-unet-book/rwkv-unet-book"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
 import matplotlib.pyplot as plt
