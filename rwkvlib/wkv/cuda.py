@@ -202,7 +202,7 @@ def kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
 
 def io_dtype(k: Tensor, dtype: torch.dtype) -> torch.dtype:
     """The dtype in which the kernels read k and v where they sum in `dtype`; double sums are for tests."""
-    return torch.float64 if dtype == torch.float64 else k.dtype
+    return k.dtype if k.dtype in IO_TYPES and dtype != torch.float64 else dtype
 
 
 def _chunks(T: int) -> tuple[int, int]:

@@ -188,6 +188,14 @@ def test_every_half_precision_number_is_read_and_written(dtype, host):
     assert bi_wkv(w, w, torch.zeros_like(nan), nan, backend="cuda").isnan().all()
 
 
+def test_a_dtype_that_the_kernels_do_not_read_is_turned_into_float32(host):
+    host(2, 3, 5)
+    w, u, k, v = make_inputs(2, 40, 3, 0.1, dtype=torch.float32)
+    k, v = k.to(torch.float8_e5m2), v.to(torch.float8_e5m2)
+    y = bi_wkv(w, u, k, v, backend="cuda")
+    assert torch.equal(y.float(), bi_wkv(w, u, k.float(), v.float(), backend="cuda").to(y.dtype).float())
+
+
 @pytest.mark.parametrize("variant", ["paper", "published"])
 def test_an_empty_batch(variant, host):
     host(2, 3, 5)
