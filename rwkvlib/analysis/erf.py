@@ -28,7 +28,7 @@ def effective_receptive_field(contribution: Tensor, share: float = 0.95) -> floa
     """The side, as a share of the map's, of the smallest square that holds as many pixels as are needed, the largest
     first, for `share` of the total contribution.
 
-    1 says that the whole image counts evenly; small values that a few pixels do.
+    ``share ** 0.5`` says that the whole image counts evenly; small values that a few pixels do.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share: expected a number in (0, 1], got {share}")

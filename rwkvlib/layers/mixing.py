@@ -9,10 +9,16 @@ from .shift import q_shift
 
 
 class DropPath(nn.Module):
-    """Drops a residual branch for whole images, with probability ``p``, while training (stochastic depth)."""
+    """Drops a residual branch for whole images, with probability ``p``, while training (stochastic depth).
+
+    Raises:
+        ValueError: p is not in [0, 1).
+    """
 
     def __init__(self, p: float):
         super().__init__()
+        if not 0 <= p < 1:
+            raise ValueError(f"p: expected a probability in [0, 1), got {p!r}")
         self.p = p
 
     def forward(self, x: Tensor) -> Tensor:

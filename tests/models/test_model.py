@@ -154,6 +154,12 @@ def test_initialisation_is_the_published_one():
             assert p.std().item() == pytest.approx(0.02, rel=0.05), name
 
 
+@pytest.mark.parametrize("p", [1.0, -0.1, float("nan")])
+def test_a_rate_of_drop_path_that_is_no_probability_below_1_is_refused(p):
+    with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\), got"):
+        create_model("rwkv_unet_t", drop_path=p)
+
+
 def test_drop_path_grows_linearly_over_the_blocks():
     encoder = create_model("rwkv_unet_t").encoder
     rates = [block.drop_path.p for stage in range(1, 5) for block in encoder.get_submodule(f"stage{stage}")]
