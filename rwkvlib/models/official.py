@@ -86,6 +86,12 @@ def load_official(
     if not isinstance(model, (RWKVUNet, Encoder)):
         raise TypeError(f"model: expected a model of rwkvlib.create_model, got {type(model).__name__}")
     state = _read(path_or_state_dict)
+    parts = _parts(tuple(state))
+    if len(state) > 1 and len(parts) == 1 and parts[0] != "encoder":
+        raise ValueError(
+            f"path_or_state_dict: every key begins with {parts[0] + '.'!r}, as none of a released checkpoint does; "
+            "remove that, and give the dict of tensors"
+        )
     prefix = "" if isinstance(model, RWKVUNet) else "encoder."
     wanted = {prefix + key: value for key, value in model.state_dict().items()}
     encoder_only = not any(key.startswith(("encoder.", "decoder", "ccm.", "final_conv.")) for key in state)

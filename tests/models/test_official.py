@@ -113,3 +113,9 @@ def test_arguments_are_checked(model):
         load_official(model, {"a": 1})
     with pytest.raises(TypeError, match="path_or_state_dict: expected"):
         load_official(model, [1])
+
+
+def test_a_prefix_of_all_keys_is_named():
+    state = {f"net.{key}": value for key, value in create_model("rwkv_unet_t").state_dict().items()}
+    with pytest.raises(ValueError, match=r"every key begins with 'net\.'.*remove that"):
+        load_official(create_model("rwkv_unet_t"), state)
