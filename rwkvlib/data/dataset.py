@@ -28,21 +28,30 @@ class SegmentationData(Dataset):
 
     images: np.ndarray  # (N, H, W, C) uint8
     masks: np.ndarray  # (N, H, W) uint8
-    names: list[str]
+    items: (
+        pd.DataFrame
+    )  # N rows: name, and whatever else items.csv says of an item (patient, sequence, volume, slice, ...)
 
     def __post_init__(self):
-        if not len(self.images) == len(self.masks) == len(self.names):
-            raise ValueError(f"expected as many masks and names as images, got {self}")
+        if not len(self.images) == len(self.masks) == len(self.items):
+            raise ValueError(f"items: expected as many rows and masks as images, got {self}")
+        if "name" not in self.items:
+            raise ValueError(f"items: expected a column 'name', got {list(self.items)}")
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.items["name"])
 
     def __len__(self) -> int:
-        return len(self.names)
+        return len(self.items)
 
     def __getitem__(self, i: int) -> dict[str, Tensor | str]:
         image = torch.from_numpy(self.images[i]).permute(2, 0, 1).float() / 255
-        return {"image": image, "mask": torch.from_numpy(self.masks[i])[None].float(), "name": self.names[i]}
+        mask = torch.from_numpy(self.masks[i])[None].float()
+        return {"image": image, "mask": mask, "name": self.items["name"].iloc[i]}
 
     def __repr__(self) -> str:
-        return f"SegmentationData(images {self.images.shape}, masks {self.masks.shape}, {len(self.names)} names)"
+        return f"SegmentationData(images {self.images.shape}, masks {self.masks.shape}, {len(self.items)} items)"
 
 
 def _reader(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
@@ -56,16 +65,19 @@ def _reader(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
     raise FileNotFoundError(f"data: expected a folder or zip with images/, masks/ and items.csv, got {str(path)!r}")
 
 
-def load_data(data: str | Path, split: str | None = None, *, size: int | None = None) -> SegmentationData:
+def load_data(
+    data: str | Path, split: str | None = None, *, size: int | None = None, column: str = "split"
+) -> SegmentationData:
     """Reads a split of a data set into memory.
 
     Args:
         data: a folder or zip in the layout above, or ``synthetic`` or ``synthetic:COUNT`` for the seeded polyp-like
             images of `synthetic_polyps` (splits train, validation, test; COUNT training images, 320 by default, and
             a quarter of that for each of the others).
-        split: the value of the column ``split``; None takes all items.
+        split: a value of the column that `column` names; None takes all items.
         size: height and width in pixels to resize to (images antialiased, masks nearest); None keeps the files' own,
             which must then be all the same. Synthetic images have 128 by default.
+        column: of ``items.csv``, where a data set is split in several ways.
 
     Raises:
         FileNotFoundError: no data set, or a listed image or mask is not there.
@@ -79,10 +91,12 @@ def load_data(data: str | Path, split: str | None = None, *, size: int | None = 
         raise FileNotFoundError(f"data: expected items.csv in {str(data)!r}")
     items = pd.read_csv(io.BytesIO(read("items.csv")), dtype={"name": str})
     if split is not None:
-        splits = sorted(items["split"].unique()) if "split" in items else []
+        if column not in items:
+            raise ValueError(f"column: expected one of {list(items.columns.drop('name'))}, got {column!r}")
+        splits = sorted(items[column].dropna().unique())
         if split not in splits:
-            raise ValueError(f"split: expected one of {splits or '(items.csv has no column split)'}, got {split!r}")
-        items = items[items["split"] == split]
+            raise ValueError(f"split: expected one of {splits}, got {split!r}")
+        items = items[items[column] == split]
     images, masks = [], []
     for name in items["name"]:
         file = next((f for f in (f"images/{name}.jpg", f"images/{name}.png") if f in names), None)
@@ -107,7 +121,7 @@ def load_data(data: str | Path, split: str | None = None, *, size: int | None = 
         masks.append(np.asarray(mask, dtype=np.uint8))
     if len({image.shape for image in images}) > 1:
         raise ValueError("size: the images differ in size; give one to resize them to")
-    return SegmentationData(np.stack(images), np.stack(masks), list(items["name"]))
+    return SegmentationData(np.stack(images), np.stack(masks), items.reset_index(drop=True))
 
 
 def _synthetic(count: int, split: str | None, size: int) -> SegmentationData:
@@ -118,4 +132,6 @@ def _synthetic(count: int, split: str | None, size: int) -> SegmentationData:
         raise ValueError(f"split: expected one of {sorted(ranges)}, got {split!r}")
     seeds = [first + i for s in ([split] if split else ranges) for first, n in [ranges[s]] for i in range(n)]
     images, masks = zip(*(synthetic_polyps(seed, size) for seed in seeds), strict=True)
-    return SegmentationData(np.stack(images), np.stack(masks), [f"synthetic_{seed}" for seed in seeds])
+    return SegmentationData(
+        np.stack(images), np.stack(masks), pd.DataFrame({"name": [f"synthetic_{seed}" for seed in seeds]})
+    )
