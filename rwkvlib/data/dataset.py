@@ -7,8 +7,9 @@
 import io
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,42 @@ def _reader(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
     raise FileNotFoundError(f"data: expected a folder or zip with images/, masks/ and items.csv, got {str(path)!r}")
 
 
+def iter_items(data: str | Path) -> Iterator[tuple[dict, Callable[[], tuple[Image.Image, Image.Image]]]]:
+    """The items of a data set in the layout above, one by one: its row of items.csv, and what reads its image (RGB) and
+    mask (one channel, of the same size).
+
+    Raises: FileNotFoundError and ValueError as `load_data` does; those of one item when it is read.
+    """
+    names, read = _reader(Path(data))
+    if "items.csv" not in names:
+        raise FileNotFoundError(f"data: expected items.csv in {str(data)!r}")
+    items = pd.read_csv(io.BytesIO(read("items.csv")), dtype={"name": str, "volume": str})
+    if "name" not in items:
+        raise ValueError(f"data: expected a column 'name' in items.csv of {str(data)!r}, got {list(items)}")
+
+    def read_item(name: str) -> tuple[Image.Image, Image.Image]:
+        file = next((f for f in (f"images/{name}.jpg", f"images/{name}.png") if f in names), None)
+        mask_file = f"masks/{name}.png"
+        if file is None or mask_file not in names:
+            missing = mask_file if file else f"images/{name}.jpg or .png"
+            raise FileNotFoundError(f"data: item {name!r} of {str(data)!r} has no {missing}")
+        try:
+            image = Image.open(io.BytesIO(read(file))).convert("RGB")
+            mask = Image.open(io.BytesIO(read(mask_file)))
+            image.load(), mask.load()
+        except OSError as error:
+            raise ValueError(f"data: item {name!r} of {str(data)!r} does not decode: {error}") from error
+        if image.size != mask.size or mask.mode not in ("L", "P", "1"):
+            raise ValueError(
+                f"data: item {name!r}: expected a one-channel mask of the image's size {image.size}, "
+                f"got mode {mask.mode} and {mask.size}"
+            )
+        return image, mask
+
+    for row in items.to_dict("records"):
+        yield row, partial(read_item, row["name"])
+
+
 def load_data(
     data: str | Path, split: str | None = None, *, size: int | None = None, column: str = "split"
 ) -> SegmentationData:
@@ -86,10 +123,8 @@ def load_data(
     synthetic = re.fullmatch(r"synthetic(?::(\d+))?", str(data))
     if synthetic:
         return _synthetic(int(synthetic[1] or 320), split, size or 128)
-    names, read = _reader(Path(data))
-    if "items.csv" not in names:
-        raise FileNotFoundError(f"data: expected items.csv in {str(data)!r}")
-    items = pd.read_csv(io.BytesIO(read("items.csv")), dtype={"name": str})
+    chosen = list(iter_items(data))
+    items = pd.DataFrame([row for row, _ in chosen])
     if split is not None:
         if column not in items:
             raise ValueError(f"column: expected one of {list(items.columns.drop('name'))}, got {column!r}")
@@ -98,23 +133,8 @@ def load_data(
             raise ValueError(f"split: expected one of {splits}, got {split!r}")
         items = items[items[column] == split]
     images, masks = [], []
-    for name in items["name"]:
-        file = next((f for f in (f"images/{name}.jpg", f"images/{name}.png") if f in names), None)
-        mask_file = f"masks/{name}.png"
-        if file is None or mask_file not in names:
-            missing = mask_file if file else f"images/{name}.jpg or .png"
-            raise FileNotFoundError(f"data: item {name!r} of {str(data)!r} has no {missing}")
-        try:
-            image = Image.open(io.BytesIO(read(file))).convert("RGB")
-            mask = Image.open(io.BytesIO(read(mask_file)))
-            image.load(), mask.load()
-        except OSError as error:
-            raise ValueError(f"data: item {name!r} of {str(data)!r} does not decode: {error}") from error
-        if image.size != mask.size or mask.mode not in ("L", "P", "1"):
-            raise ValueError(
-                f"data: item {name!r}: expected a one-channel mask of the image's size {image.size}, "
-                f"got mode {mask.mode} and {mask.size}"
-            )
+    for i in items.index:
+        image, mask = chosen[i][1]()
         if size is not None:
             image, mask = image.resize((size, size), Image.BILINEAR), mask.resize((size, size), Image.NEAREST)
         images.append(np.asarray(image))

@@ -1,0 +1,100 @@
+"""``python -m data_scripts list | info | prepare | audit``: the command line, which only reads arguments."""
+
+import argparse
+import sys
+import textwrap
+from pathlib import Path
+
+from .registry import REGISTRY, find
+
+
+def _list(args: argparse.Namespace) -> None:
+    for entry in REGISTRY.values():
+        how = "--download" if entry.downloads else "by hand"
+        print(f"{entry.name:14}{entry.modality:48}{how:12}{entry.counts}")
+
+
+def _info(args: argparse.Namespace) -> None:
+    entry = find(args.name)
+    lines = dict(
+        title=entry.title,
+        modality=entry.modality,
+        classes=", ".join(f"{i} {name}" for i, name in enumerate(entry.classes, 1)),
+        counts=entry.counts,
+        licence=entry.licence,
+        cite=entry.citation,
+        page=entry.page,
+        downloads="\n".join(entry.downloads) or "none",
+        by_hand=entry.manual,
+        layout=entry.layout,
+        splits=entry.splits,
+    )
+    for key, text in lines.items():
+        wrapped = [line for part in text.splitlines() for line in textwrap.wrap(part, 96, break_long_words=False)]
+        print(f"{key.replace('_', ' '):12}" + ("\n" + " " * 12).join(wrapped))
+
+
+def _prepare(args: argparse.Namespace) -> None:
+    from .download import download
+    from .prepare import prepare
+
+    entry = find(args.name)
+    if Path(args.out).exists():  # before hours of downloading
+        raise FileExistsError(f"out: {args.out!r} exists; remove it, or choose another folder")
+    if args.download:
+        download(entry, args.raw)
+    out = prepare(entry, args.raw, args.out, skip_bad=args.skip_bad, size=args.size)
+    print((out / "dataset.json").read_text())
+    if (out / "bad_items.csv").exists():
+        print(f"left out: see {out / 'bad_items.csv'}", file=sys.stderr)
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from rwkvlib.provenance import provenance, write_result
+
+    from .audit import audit, summary
+
+    result = audit(args.data, near=args.near)
+    print(summary(result))
+    if args.out:
+        name = Path(args.data).name
+        command = f"python -m data_scripts audit {name} --near {args.near}"
+        write_result(args.out, {"data": name, **result, "provenance": provenance(None, command)})
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs one command; errors of input end it with their message and status 2."""
+    parser = argparse.ArgumentParser(prog="python -m data_scripts", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    p = commands.add_parser("list", help="the data sets, a line each")
+    p.set_defaults(run=_list)
+
+    p = commands.add_parser("info", help="licence, citation, where to get it, expected layout, splits")
+    p.set_defaults(run=_info)
+    p.add_argument("name")
+
+    p = commands.add_parser("prepare", help="turn a raw download into images/, masks/ and items.csv")
+    p.set_defaults(run=_prepare)
+    p.add_argument("name")
+    p.add_argument("--raw", required=True, help="folder of the unpacked official download")
+    p.add_argument("--out", required=True, help="folder to create")
+    p.add_argument("--download", action="store_true", help="fetch it into --raw first, where that is allowed")
+    p.add_argument("--skip-bad", action="store_true", help="leave bad items out instead of stopping")
+    p.add_argument("--size", type=int, help="height and width in pixels to resize to; default: as they are")
+
+    p = commands.add_parser("audit", help="duplicates, torn groups, empty masks of a prepared set")
+    p.set_defaults(run=_audit)
+    p.add_argument("data", help="folder or zip with images/, masks/ and items.csv")
+    p.add_argument("--near", type=float, default=0.995, help="correlation of thumbnails above which images are near")
+    p.add_argument("--out", help="JSON file for the result")
+
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except (ValueError, TypeError, OSError) as error:
+        parser.exit(2, f"error: {error}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""GlaS: glands in colon histology."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .entry import Case, Entry
+from .raw import files, image_case
+
+
+def cases(raw: Path) -> Iterator[Case]:
+    """``train_1.bmp`` with ``train_1_anno.bmp`` (a number for each gland), likewise testA and testB."""
+    for where in sorted({p.parent for p in raw.rglob("train_*")}):
+        found = files(where)
+        masks = {file.stem.removesuffix("_anno"): [file] for file in found if file.stem.endswith("_anno")}
+        for image in found:
+            if image.stem.startswith(("train_", "testA_", "testB_")) and image.stem not in {f"{m}_anno" for m in masks}:
+                # Glands are numbered, background is 0.
+                yield image_case(image, masks.get(image.stem, []), foreground=lambda values: values > 0)
+
+
+ENTRY = Entry(
+    name="glas",
+    title="GlaS (Gland Segmentation in Colon Histology)",
+    modality="histology, H&E, 20x",
+    classes=("gland",),
+    counts="165 images: 85 train, 60 test A, 20 test B",
+    licence="research only",
+    citation="Sirinukunwattana et al., Medical Image Analysis 35, 2017",
+    page="https://warwick.ac.uk/fac/cross_fac/tia/data/glascontest/",
+    manual="Everything: the owners' page asks to be visited and the challenge's papers to be cited.",
+    layout="train_1.bmp and train_1_anno.bmp, testA_1.bmp, testB_1.bmp, ...",
+    splits="test A and test B as given, both split test and told apart by the column official; 17 of the 85 training "
+    "images, seeded, are validation. Train and test share patients, by design of the challenge",
+    cases=cases,
+)

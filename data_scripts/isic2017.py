@@ -1,0 +1,42 @@
+"""ISIC 2017, part 1: skin lesions seen through a dermatoscope."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .entry import Case, Entry
+from .raw import files, folder, image_case
+
+PARTS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
+
+
+def cases(raw: Path) -> Iterator[Case]:
+    """``ISIC-2017_Training_Data/ISIC_0000000.jpg`` with
+    ``ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png``; Validation and, if there, Test_v2 alike."""
+    for official, part in PARTS.items():
+        if official == "test" and not any(raw.rglob(f"ISIC-2017_{part}_Data")):
+            continue
+        truth = files(folder(raw, f"ISIC-2017_{part}_Part1_GroundTruth"))
+        masks = {file.stem.lower().removesuffix("_segmentation"): [file] for file in truth}
+        for image in files(folder(raw, f"ISIC-2017_{part}_Data"), (".jpg", ".jpeg")):  # .png are superpixels
+            columns = {"official": official} | ({"split": "official_test"} if official == "test" else {})
+            yield image_case(image, masks.get(image.stem.lower(), []), **columns)
+
+
+_S3 = "https://isic-challenge-data.s3.amazonaws.com/2017/ISIC-2017_"
+ENTRY = Entry(
+    name="isic2017",
+    title="ISIC 2017, part 1 (lesion segmentation)",
+    modality="dermoscopy",
+    classes=("lesion",),
+    counts="2,000 train, 150 validation, 600 test",
+    licence="CC-0 as the archive lists the 2017 set; verify",
+    citation="Codella et al., ISBI 2018",
+    page="https://challenge.isic-archive.com/data/#2017",
+    manual="Nothing.",
+    layout="ISIC-2017_Training_Data/ISIC_0000000.jpg and ISIC-2017_Training_Part1_GroundTruth/"
+    "ISIC_0000000_segmentation.png; the same for Validation and, if there, Test_v2",
+    splits="as the literature of this model: the official validation images are split test, and 200 of the 2,000 "
+    "training images, seeded, are validation. The official test images, where given, are split official_test",
+    cases=cases,
+    downloads=tuple(f"{_S3}{part}_{what}.zip" for part in PARTS.values() for what in ("Data", "Part1_GroundTruth")),
+)

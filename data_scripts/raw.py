@@ -1,0 +1,90 @@
+"""Reading raw trees: finding files, decoding images and masks, with every trouble named."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .entry import BadItem, Case, Item
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+
+
+def folder(raw: Path, name: str) -> Path:
+    """The one folder called `name`, at `raw` or anywhere below it. Raises FileNotFoundError for none or several."""
+    found = [p for p in sorted([raw, *raw.rglob("*")]) if p.is_dir() and p.name == name and "__MACOSX" not in p.parts]
+    if len(found) != 1:
+        what = f"{len(found)} of them: {[str(p) for p in found]}" if found else "none"
+        raise FileNotFoundError(f"raw: expected one folder {name!r} in {str(raw)!r}, found {what}")
+    return found[0]
+
+
+def files(where: Path, suffixes: tuple[str, ...] = SUFFIXES) -> list[Path]:
+    """The files directly in a folder with one of these suffixes, 2 before 10, hidden ones left out."""
+    found = [p for p in where.iterdir() if p.name.lower().endswith(suffixes) and not p.name.startswith(".")]
+    return sorted(found, key=lambda p: [int(x) if x.isdigit() else x for x in re.split(r"(\d+)", p.name)])
+
+
+def item_name(stem: str) -> str:
+    """A file's stem as an item's name: white space becomes underscores."""
+    return re.sub(r"\s+", "_", stem.strip())
+
+
+def open_image(file: Path) -> Image.Image:
+    """A decoded image. Raises BadItem for what is truncated, or is no image."""
+    try:
+        image = Image.open(file)
+        image.load()
+    except FileNotFoundError:
+        raise BadItem(f"no file {file.name}") from None
+    except UnidentifiedImageError:
+        raise BadItem(f"{file.name} is not an image") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise BadItem(f"{file.name} does not decode: {error}") from error
+    return image
+
+
+def binary(values: np.ndarray) -> np.ndarray:
+    """Foreground of a grey mask: above 127, as JPEG leaves no pure 0 and 255; of one of only 0 and 1: the 1."""
+    return values > (127 if values.max(initial=0) > 1 else 0)
+
+
+def read_mask(file: Path, foreground: Callable[[np.ndarray], np.ndarray] = binary) -> np.ndarray:
+    """A mask file as (H, W) uint8 of 0 and 1. Colours count by their brightest channel; transparency is ignored."""
+    image = open_image(file)
+    if image.mode not in ("L", "1", "I", "I;16"):
+        image = image.convert("RGB")
+    values = np.asarray(image)
+    return foreground(values.max(axis=2) if values.ndim == 3 else values).astype(np.uint8)
+
+
+def image_case(
+    image: Path,
+    masks: list[Path],
+    *,
+    name: str | None = None,
+    foreground: Callable[[np.ndarray], np.ndarray] = binary,
+    may_be_empty: bool = False,
+    **columns,
+) -> Case:
+    """A 2-D image and its binary mask, the union of `masks` (at least one)."""
+    name = name or item_name(image.stem)
+
+    def load() -> Iterator[Item]:
+        if not masks:
+            raise BadItem(f"{image.name} has no mask")
+        picture = open_image(image)
+        mask = None
+        for file in masks:
+            part = read_mask(file, foreground)
+            if part.shape != picture.size[::-1]:
+                raise BadItem(f"{image.name} is {picture.size}, its mask {file.name} {part.shape[::-1]}")
+            mask = part if mask is None else mask | part
+        if not may_be_empty and not mask.any():
+            raise BadItem(f"the mask {masks[0].name} is empty")
+        copy = image if picture.format == "JPEG" and picture.mode in ("RGB", "L") else None
+        yield Item(name, np.asarray(picture.convert("RGB")), mask, columns, copy)
+
+    return Case(name, load)
