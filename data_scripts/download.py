@@ -35,7 +35,7 @@ def download(entry: Entry, raw: str | Path) -> Path:
         if name not in sums:
             sums[name] = pooch.file_hash(raw / name)
             temporary = raw / f"{SUMS}.tmp"
-            temporary.write_text("".join(f"{digest}  {file}\\n" for file, digest in sorted(sums.items())))
+            temporary.write_text("".join(f"{digest}  {file}\n" for file, digest in sorted(sums.items())))
             temporary.replace(raw / SUMS)
         _unpack(raw / name, raw)
     return raw

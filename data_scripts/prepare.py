@@ -47,8 +47,12 @@ def prepare(entry: Entry, raw: str | Path, out: str | Path, *, skip_bad: bool = 
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
         items, bad = _write(cases, partial, size)
-        items, unknown = _join_splits(entry, items)
-        bad = pd.DataFrame(bad + unknown, columns=["item", "problem"])
+        items, unknown, absent = _join_splits(entry, items) if len(items) else (items, [], [])
+        for name in unknown:
+            _remove(partial, name)
+        bad += [(name, "is not in the committed split") for name in unknown]
+        bad += [(key, "is in the committed split, but not among the good items") for key in absent]
+        bad = pd.DataFrame(bad, columns=["item", "problem"])
         report = partial / "bad_items.csv" if skip_bad else out.with_name(f"{out.name}.bad_items.csv")
         if len(bad):
             bad.to_csv(report, index=False)
@@ -84,11 +88,15 @@ def _write(cases: list[Case], folder: Path, size: int | None) -> tuple[pd.DataFr
             bad.append((case.name, str(error)))
             for row in done:
                 names.discard(row["name"])
-                for file in (*folder.glob(f"images/{row['name']}.*"), folder / "masks" / f"{row['name']}.png"):
-                    file.unlink()
+                _remove(folder, row["name"])
         else:
             rows += done
-    return pd.DataFrame(rows, columns=None if rows else ["name"]), bad
+    return pd.DataFrame(rows), bad
+
+
+def _remove(folder: Path, name: str) -> None:
+    for file in (f"images/{name}.jpg", f"images/{name}.png", f"masks/{name}.png"):
+        (folder / file).unlink(missing_ok=True)
 
 
 def _write_item(item: Item, folder: Path, size: int | None) -> dict:
@@ -103,8 +111,8 @@ def _write_item(item: Item, folder: Path, size: int | None) -> dict:
     return {"name": item.name, **item.columns, "fingerprint": fingerprint(image)}
 
 
-def _join_splits(entry: Entry, items: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
-    """Adds the committed split's columns; what only one of the two knows is bad."""
+def _join_splits(entry: Entry, items: pd.DataFrame) -> tuple[pd.DataFrame, list[str], list[str]]:
+    """The items with the committed split's columns, the names that it does not know, and what it knows beside them."""
     splits = load_splits(entry.name)
     key = splits.columns[0]
     if key == "fingerprint":
@@ -118,10 +126,9 @@ def _join_splits(entry: Entry, items: pd.DataFrame) -> tuple[pd.DataFrame, list[
     if "own_split" in joined:
         joined["split"] = joined["split"].fillna(joined.pop("own_split"))
     known = joined["split"].notna()
-    bad = [(name, "is not in the committed split") for name in joined.loc[~known, "name"]]
     absent = splits.loc[~splits[key].isin(joined[key]), key]
-    bad += [(f"{key} {value}", "is in the committed split, but not among the good items") for value in absent]
-    return joined[known].drop(columns="fingerprint", errors="ignore"), bad
+    found = joined[known].drop(columns="fingerprint", errors="ignore")
+    return found, list(joined.loc[~known, "name"]), [f"{key} {value}" for value in absent]
 
 
 def _write_card(entry: Entry, folder: Path, items: pd.DataFrame, bad: int, size: int | None) -> None:
