@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rwkvlib.data import window
+
 from . import volumes
 from .entry import Case, Entry, Item
 from .raw import files, folder
@@ -44,7 +46,7 @@ def cases(raw: Path) -> Iterator[Case]:
 def _nifti(file: Path, label_file: Path, number: str) -> Case:
     def load() -> Iterator[Item]:
         (image, spacing), (label, _) = volumes.read_nifti(file), volumes.read_nifti(label_file)
-        yield from volumes.slices(number, image, eight_organs(label), volumes.window, len(CLASSES), spacing)
+        yield from volumes.slices(number, image, eight_organs(label), window, len(CLASSES), spacing)
 
     return Case(number, load)
 
@@ -55,7 +57,7 @@ def _transunet(file: Path, number: str, first: int) -> Case:
         if image.min() < -0.01 or image.max() > 1.01:  # HU where [0, 1] was promised
             raise volumes.BadItem(f"{file.name}: expected values of 0 to 1, got {image.min():g} to {image.max():g}")
         in_hu = image * 400 - 125
-        yield from volumes.slices(number, in_hu, label, volumes.window, len(CLASSES), first=first)
+        yield from volumes.slices(number, in_hu, label, window, len(CLASSES), first=first)
 
     return Case(f"{number}_slice_{first:03d}" if file.suffix == ".npz" else number, load)
 

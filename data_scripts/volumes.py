@@ -90,11 +90,6 @@ def slices(
         yield Item(f"{name}_slice_{first + i:03d}", pixels[i], labels[i], {**place, **columns})
 
 
-def window(image: np.ndarray, low: float = -125, high: float = 275) -> np.ndarray:
-    """Hounsfield units of `low` to `high` onto 0 to 255."""
-    return ((np.clip(image, low, high) - low) / (high - low) * 255).round().astype(np.uint8)
-
-
 def stretch(image: np.ndarray) -> np.ndarray:
     """A volume's own 0.5th to 99.5th percentile onto 0 to 255: magnetic resonance has no unit."""
     low, high = np.percentile(image, (0.5, 99.5))

@@ -1,6 +1,24 @@
 """Data sets as arrays, their synthetic stand-ins, and augmentation. Knows nothing of models."""
 
 from .dataset import SegmentationData, load_data
-from .synthetic import synthetic_polyps
+from .synthetic import (
+    ORGANS,
+    right_side,
+    synthetic_abdomen,
+    synthetic_long_range,
+    synthetic_polyps,
+    synthetic_ultrasound,
+)
+from .window import window
 
-__all__ = ["SegmentationData", "load_data", "synthetic_polyps"]
+__all__ = [
+    "ORGANS",
+    "SegmentationData",
+    "load_data",
+    "right_side",
+    "synthetic_abdomen",
+    "synthetic_long_range",
+    "synthetic_polyps",
+    "synthetic_ultrasound",
+    "window",
+]

@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .synthetic import synthetic_polyps
+from .synthetic import synthetic_abdomen, synthetic_long_range, synthetic_polyps, synthetic_ultrasound
+from .window import window
 
 
 @dataclass
@@ -108,9 +109,10 @@ def load_data(
     """Reads a split of a data set into memory.
 
     Args:
-        data: a folder or zip in the layout above, or ``synthetic`` or ``synthetic:COUNT`` for the seeded polyp-like
-            images of `synthetic_polyps` (splits train, validation, test; COUNT training images, 320 by default, and
-            a quarter of that for each of the others).
+        data: a folder or zip in the layout above, or the name of a seeded synthetic set: ``synthetic`` (polyps),
+            ``synthetic-ultrasound``, ``synthetic-abdomen`` or ``synthetic-long-range@DISTANCE``, each with or without
+            ``:COUNT``. COUNT is how many images (volumes, for the abdomen) the split train has, 320 (8) by default;
+            validation and test have a quarter of that each.
         split: a value of the column that `column` names; None takes all items.
         size: height and width in pixels to resize to (images antialiased, masks nearest); None keeps the files' own,
             which must then be all the same. Synthetic images have 128 by default.
@@ -118,11 +120,11 @@ def load_data(
 
     Raises:
         FileNotFoundError: no data set, or a listed image or mask is not there.
-        ValueError: an unknown split, an image and mask of different sizes, a file that does not decode.
+        ValueError: an unknown split or synthetic set, an image and mask of different sizes, a file that does not
+            decode.
     """
-    synthetic = re.fullmatch(r"synthetic(?::(\d+))?", str(data))
-    if synthetic:
-        return _synthetic(int(synthetic[1] or 320), split, size or 128)
+    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
+        return _synthetic(str(data), split, size or 128)
     chosen = list(iter_items(data))
     items = pd.DataFrame([row for row, _ in chosen])
     if split is not None:
@@ -144,14 +146,53 @@ def load_data(
     return SegmentationData(np.stack(images), np.stack(masks), items.reset_index(drop=True))
 
 
-def _synthetic(count: int, split: str | None, size: int) -> SegmentationData:
+SYNTHETIC = ("synthetic", "synthetic-abdomen", "synthetic-long-range@DISTANCE", "synthetic-ultrasound")
+
+
+def _synthetic(data: str, split: str | None, size: int) -> SegmentationData:
+    match = re.fullmatch(r"(synthetic(?:-[a-z]+)*)(?:@(\d+))?(?::(\d+))?", data)
+    name, distance, count = match.groups() if match else (data, None, None)
+    if name + ("@DISTANCE" if distance else "") not in SYNTHETIC:
+        raise ValueError(
+            f"data: expected a folder, a zip or one of {', '.join(SYNTHETIC)}, with or without :COUNT, got {data!r}"
+        )
+    count = int(count or (8 if name == "synthetic-abdomen" else 320))
+    if count < 1:
+        raise ValueError(f"data: expected a COUNT of at least 1, got {data!r}")
     quarter = max(1, count // 4)
     # The splits are far apart in the seeds' range, so that a larger COUNT never reuses another split's images.
     ranges = {"train": (0, count), "validation": (10**6, quarter), "test": (2 * 10**6, quarter)}
     if split is not None and split not in ranges:
         raise ValueError(f"split: expected one of {sorted(ranges)}, got {split!r}")
-    seeds = [first + i for s in ([split] if split else ranges) for first, n in [ranges[s]] for i in range(n)]
-    images, masks = zip(*(synthetic_polyps(seed, size) for seed in seeds), strict=True)
-    return SegmentationData(
-        np.stack(images), np.stack(masks), pd.DataFrame({"name": [f"synthetic_{seed}" for seed in seeds]})
-    )
+    images, masks, items = [], [], []
+    for part in [split] if split else ranges:
+        first, n = ranges[part]
+        for seed in range(first, first + n):
+            item = {"name": f"{name.replace('-', '_')}_{seed}", "split": part}
+            if name == "synthetic-abdomen":
+                volume, labels, (z, y, x) = synthetic_abdomen(seed, size)
+                images.append(np.repeat(window(volume)[..., None], 3, axis=-1))
+                masks.append(labels)
+                spacing = {"spacing_x": x, "spacing_y": y, "spacing_z": z}
+                for i in range(len(volume)):
+                    items.append(
+                        {
+                            "name": f"{item['name']}_{i:03d}",
+                            "split": part,
+                            "volume": item["name"],
+                            "slice": i,
+                            **spacing,
+                        }
+                    )
+                continue
+            if name == "synthetic-long-range":
+                image, mask = synthetic_long_range(seed, size, int(distance))
+            elif name == "synthetic-ultrasound":
+                image, mask = synthetic_ultrasound(seed, size)
+                item["label"] = "lesion" if mask.any() else "normal"
+            else:
+                image, mask = synthetic_polyps(seed, size)
+            images.append(image[None])
+            masks.append(mask[None])
+            items.append(item)
+    return SegmentationData(np.concatenate(images), np.concatenate(masks), pd.DataFrame(items))

@@ -345,7 +345,8 @@ def test_a_bad_volume_is_left_out_whole(kind, tmp_path, knows_only):
 
 
 def test_values_that_are_not_finite_are_bad():
-    from data_scripts.volumes import slices, window
+    from data_scripts.volumes import slices
+    from rwkvlib.data import window
 
     image = np.full((1, 2, 2), np.nan)
     with pytest.raises(BadItem, match="not finite"):

@@ -1,4 +1,4 @@
-"""The data layout and the synthetic images."""
+"""The data layout, and augmentation."""
 
 import zipfile
 
@@ -68,21 +68,6 @@ def test_images_of_several_sizes_need_a_size(folder):
     with pytest.raises(ValueError, match="size: the images differ in size"):
         load_data(folder, "train")
     assert load_data(folder, "train", size=32).images.shape == (2, 32, 32, 3)
-
-
-def test_synthetic_images_are_seeded_and_splits_disjoint():
-    for a, b in zip(synthetic_polyps(3, 48), synthetic_polyps(3, 48), strict=True):
-        assert np.array_equal(a, b)
-    assert not np.array_equal(synthetic_polyps(3, 48)[0], synthetic_polyps(4, 48)[0])
-    splits = {name: load_data("synthetic:8", name, size=32) for name in ("train", "validation", "test")}
-    assert [len(s) for s in splits.values()] == [8, 2, 2]
-    names = [name for s in splits.values() for name in s.names]
-    assert len(set(names)) == 12 and load_data("synthetic:8", size=32).names == names
-
-
-def test_synthetic_masks_are_neither_empty_nor_full():
-    shares = [synthetic_polyps(seed, 64)[1].mean() for seed in range(50)]
-    assert min(shares) > 0.005 and max(shares) < 0.6
 
 
 def test_augmentation_moves_image_and_mask_alike():

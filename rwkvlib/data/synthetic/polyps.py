@@ -1,14 +1,8 @@
 """Polyp-like endoscopy images, made by a seeded generator: the book needs no download."""
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-
-def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
-    """Noise of mean 0 and about unit scale that varies over size / cells pixels."""
-    coarse = torch.from_numpy(rng.standard_normal((1, 1, cells + 3, cells + 3)).astype(np.float32))
-    return F.interpolate(coarse, size=(size, size), mode="bicubic", align_corners=False)[0, 0].numpy()
+from .noise import smooth_noise
 
 
 def synthetic_polyps(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray]:
@@ -24,13 +18,13 @@ def synthetic_polyps(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray
     y, x = (np.mgrid[0:size, 0:size].astype(np.float32) + 0.5) / size
 
     # The wall: tint, folds as soft ridges across a bent coordinate, vessels as thin zero lines of a noise.
-    height = 0.5 * _smooth_noise(rng, size, 3)
+    height = 0.5 * smooth_noise(rng, size, 3)
     angle, frequency = rng.uniform(0, np.pi), rng.uniform(2, 4)
-    across = x * np.cos(angle) + y * np.sin(angle) + 0.08 * _smooth_noise(rng, size, 3)
+    across = x * np.cos(angle) + y * np.sin(angle) + 0.08 * smooth_noise(rng, size, 3)
     height = height + 0.5 * np.abs(np.sin(np.pi * frequency * across)) ** 0.5
-    vessels = np.exp(-((_smooth_noise(rng, size, 7) / 0.06) ** 2)) * rng.uniform(0.02, 0.12)
+    vessels = np.exp(-((smooth_noise(rng, size, 7) / 0.06) ** 2)) * rng.uniform(0.02, 0.12)
     tint = np.array([0.80, 0.47, 0.40]) + rng.normal(0, [0.05, 0.05, 0.05])
-    colour = tint + 0.04 * _smooth_noise(rng, size, 5)[..., None] - vessels[..., None] * np.array([0.5, 1.0, 0.9])
+    colour = tint + 0.04 * smooth_noise(rng, size, 5)[..., None] - vessels[..., None] * np.array([0.5, 1.0, 0.9])
 
     # The lumps: ellipses with a wavy outline; each raises the height and shifts the tint a little.
     mask = np.zeros((size, size), dtype=bool)
@@ -49,7 +43,7 @@ def synthetic_polyps(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray
         soft = 1 / (1 + np.exp(np.clip((r - 1) * 30 * radius / 0.15, -30, 30)))  # a rim of a few pixels
         height = height + rng.uniform(0.5, 1.3) * dome * radius / 0.15
         shift = rng.normal([0.05, -0.03, -0.03], [0.05, 0.05, 0.05])
-        texture = 0.05 * _smooth_noise(rng, size, 24)[..., None]
+        texture = 0.05 * smooth_noise(rng, size, 24)[..., None]
         colour = colour + soft[..., None] * (shift + texture)
 
     # The light stands off the middle: shading by slope and distance, a dark lumen where the tube goes on.
@@ -63,7 +57,7 @@ def synthetic_polyps(seed: int, size: int = 128) -> tuple[np.ndarray, np.ndarray
     image = colour * shade[..., None]
 
     # Wet highlights, on lumps and off; sensor noise.
-    gloss = _smooth_noise(rng, size, 18)
+    gloss = smooth_noise(rng, size, 18)
     image = image + 0.8 * np.clip((gloss - rng.uniform(1.3, 1.9)) * (shade > 0.8), 0, 1)[..., None]
     image = image + rng.normal(0, 0.015, image.shape)
     return (np.clip(image, 0, 1) * 255).astype(np.uint8), mask.astype(np.uint8)
