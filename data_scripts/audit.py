@@ -39,7 +39,7 @@ def audit(data: str | Path, *, near: float = NEAR) -> dict[str, Any]:
     if not 0 < near < 1:
         raise ValueError(f"near: expected a correlation between 0 and 1, got {near}")
     rows, thumbnails, digests, masks = [], [], [], []
-    for row, read in tqdm(list(iter_items(data)), unit="item"):
+    for row, read in tqdm(list(iter_items(data)), unit="item", disable=None):
         image, mask = read()
         values = np.asarray(mask, dtype=np.uint8)
         rows.append({**row, "_foreground": float((values > 0).mean())})

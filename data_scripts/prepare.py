@@ -76,7 +76,7 @@ def _write(cases: list[Case], folder: Path, size: int | None) -> tuple[pd.DataFr
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     rows, bad, names = [], [], set()
-    for case in tqdm(cases, unit="case"):
+    for case in tqdm(cases, unit="case", disable=None):
         done = []
         try:
             for item in case.load():
