@@ -7,6 +7,7 @@ results/synthetic/long_range.json after every run and goes on with what that fil
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -126,7 +127,7 @@ def main() -> None:
             parser.error(f"--out: {args.out} holds runs of another recipe, {result['recipe']}; choose another file")
     # Taken now: the code that runs is the one that was there at the start.
     result["provenance"] = provenance(
-        args.seeds[0], f"python experiments/long_range.py {' '.join(sys.argv[1:])}".strip()
+        args.seeds[0], f"python experiments/long_range.py {shlex.join(sys.argv[1:])}".strip()
     )
     commit = result["provenance"]["commit"]
     for name in args.models:

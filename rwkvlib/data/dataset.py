@@ -124,7 +124,7 @@ def load_data(
             decode.
     """
     if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
-        return _synthetic(str(data), split, size or 128)
+        return _synthetic(str(data), split, 128 if size is None else size)
     chosen = list(iter_items(data))
     items = pd.DataFrame([row for row, _ in chosen])
     if split is not None:
@@ -159,6 +159,8 @@ def _synthetic(data: str, split: str | None, size: int) -> SegmentationData:
     count = int(count or (8 if name == "synthetic-abdomen" else 320))
     if count < 1:
         raise ValueError(f"data: expected a COUNT of at least 1, got {data!r}")
+    if size < 16:
+        raise ValueError(f"size: expected at least 16 for a synthetic set, got {size}")
     quarter = max(1, count // 4)
     # The splits are far apart in the seeds' range, so that a larger COUNT never reuses another split's images.
     ranges = {"train": (0, count), "validation": (10**6, quarter), "test": (2 * 10**6, quarter)}

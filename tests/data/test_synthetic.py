@@ -219,6 +219,12 @@ def test_unknown_names_list_the_known(name, message):
         load_data(name)
 
 
+def test_synthetic_sets_have_a_least_size():
+    with pytest.raises(ValueError, match="size: expected at least 16 for a synthetic set, got 0"):
+        load_data("synthetic:4", size=0)
+    assert load_data("synthetic-ultrasound:4", "train", size=16).images.shape == (4, 16, 16, 3)
+
+
 def test_unknown_splits_list_the_known():
     with pytest.raises(ValueError, match=r"split: expected one of \['test', 'train', 'validation'\], got 'val'"):
         load_data("synthetic-ultrasound:4", "val")

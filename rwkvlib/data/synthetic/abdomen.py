@@ -37,28 +37,36 @@ class _Body:
         self.plain = t, v, u
         self.t, self.v, self.u = (c + 0.025 * smooth_volume(rng, shape, 3) for c in self.plain)
 
-    def _square(self, centre, radii, turn=0.0) -> np.ndarray:
+    def _square(self, centre: Sequence[float], radii: Sequence[float], turn: float = 0.0):
+        """The box of voxels that may be within two radii, bends included, and the squared distances in it."""
         # Python's floats, as NumPy's would make float64 of the volume.
         (u0, v0, t0), (a0, b0, c0) = (map(float, x) for x in (centre, radii))
-        u, v = self.u - u0, (self.v - v0) * self.aspect
+        b0 *= self.aspect
+        reach = c0, max(a0, b0) / self.aspect, max(a0, b0)
+        box = []
+        for along, middle, r in zip(self.plain, (t0, v0, u0), reach, strict=True):
+            box.append(slice(*np.searchsorted(along.ravel(), [middle - 2 * r - 0.15, middle + 2 * r + 0.15])))
+        box = tuple(box)
+        t, v, u = self.t[box] - t0, (self.v[box] - v0) * self.aspect, self.u[box] - u0
         if turn:
             c, s = math.cos(turn), math.sin(turn)
             u, v = c * u + s * v, c * v - s * u
-        return (u / a0) ** 2 + (v / (b0 * self.aspect)) ** 2 + ((self.t - t0) / c0) ** 2
+        return box, (u / a0) ** 2 + (v / b0) ** 2 + (t / c0) ** 2
 
     def ball(self, centre: Sequence[float], radii: Sequence[float], turn: float = 0.0) -> np.ndarray:
-        """The distance from the centre (u, v, t) in radii; turned in the slice's plane."""
-        return np.sqrt(self._square(centre, radii, turn))
+        """The distance from the centre (u, v, t) in radii, infinite far away; turned in the slice's plane."""
+        return self.tube([centre], [radii], turn)
 
-    def tube(self, points: Sequence[Sequence[float]], radii: Sequence[float], along_t: float) -> np.ndarray:
-        """The distance from a line through points (u, v, t) in radii, which are in u; one of 1 is `along_t` in t."""
-        nodes, square = range(len(points)), None
-        for place in np.linspace(0, len(points) - 1, 5 * len(points)):
-            centre = [np.interp(place, nodes, along) for along in zip(*points, strict=True)]
-            radius = np.interp(place, nodes, radii)
-            near = self._square(centre, (radius, radius / self.aspect, radius * along_t))
-            square = near if square is None else np.minimum(square, near, out=square)
-        return np.sqrt(square)
+    def tube(
+        self, points: Sequence[Sequence[float]], radii: Sequence[Sequence[float]], turn: float = 0.0
+    ) -> np.ndarray:
+        """The distance from a line through the points, each with its radii, in these."""
+        nodes, square = range(len(points)), np.full(self.t.shape, np.inf, dtype=np.float32)
+        for place in np.linspace(0, len(points) - 1, 5 * len(points)) if len(points) > 1 else [0]:
+            centre, size = ([np.interp(place, nodes, c) for c in zip(*x, strict=True)] for x in (points, radii))
+            box, near = self._square(centre, size, turn)
+            np.minimum(square[box], near, out=square[box])
+        return np.sqrt(square, out=square)
 
 
 def synthetic_abdomen(
@@ -91,7 +99,10 @@ def synthetic_abdomen(
     spacing = (tall / depth, 2 * half_width * field / size, 2 * half_width * field / size)
     hu = {name: rng.normal(*level) for name, level in HU.items()}
     body = _Body(rng, shape, aspect, field)
-    along_t = half_width / tall  # a length in u as a length in t
+
+    def round_ones(*values: float) -> list[tuple[float, float, float]]:
+        """Radii in u, v and t that are one length in mm."""
+        return [(r, r / aspect, r * half_width / tall) for r in values]
 
     def near(*values: float, by: float = 0.025) -> tuple[float, ...]:
         return tuple(rng.normal(values, by).tolist())
@@ -164,7 +175,7 @@ def synthetic_abdomen(
 
     # Kidneys, with bright cortex and the fat of the sinus on their inner side, which is no label.
     for name, sign, height in (("right kidney", -1, 0.33), ("left kidney", 1, 0.40)):
-        u0, v0, t0 = near(0.40 * sign, 0.40, height)
+        u0, v0, t0 = near(0.42 * sign, 0.47, height)
         r = body.ball((u0, v0, t0), about(0.145, 0.19, 0.21), turn=0.35 * sign) - 0.03 * smooth_volume(rng, shape, 6)
         sinus = body.ball((u0 - 0.075 * sign, v0 - 0.02, t0), (0.075, 0.06, 0.10))
         put((sinus < 1) & (r < 1.1) & cavity, hu["fat"] + 60)
@@ -175,7 +186,7 @@ def synthetic_abdomen(
     spleen = body.ball(near(0.66, 0.22, 0.68), about(0.19, 0.36, 0.19), turn=0.45) - 0.05 * smooth_volume(rng, shape, 5)
     put((spleen < 1) & room, hu["spleen"] + 3 * texture, "spleen", margin=spleen < 1.07)
     u0, v0, t0 = near(-0.34, -0.33, 0.45)
-    gallbladder = body.tube([(u0, v0, t0 - 0.05), (u0 + 0.06, v0 + 0.12, t0 + 0.06)], [about(0.088)[0], 0.05], along_t)
+    gallbladder = body.tube([(u0, v0, t0 - 0.05), (u0 + 0.06, v0 + 0.12, t0 + 0.06)], round_ones(*about(0.088), 0.05))
     put((gallbladder < 1) & room, hu["gallbladder"], "gallbladder", margin=gallbladder < 1.12)
 
     # The pancreas: from its head beside the duodenum across the aorta to the spleen.
@@ -190,14 +201,14 @@ def synthetic_abdomen(
         )
     ]
     lobes = 0.10 * smooth_volume(rng, shape, 14)
-    pancreas = body.tube(line, list(about(0.095, 0.07, 0.058, 0.06, 0.048)), along_t) - lobes
+    pancreas = body.tube(line, round_ones(*about(0.095, 0.07, 0.058, 0.06, 0.048))) - lobes
     put((pancreas < 1) & room, hu["pancreas"] + 8 * texture, "pancreas", margin=pancreas < 1.1)
     head = body.ball((line[0][0] - 0.13, line[0][1] + 0.03, line[0][2] - 0.02), (0.06, 0.09, 0.12))
     put((head < 1) & room, 45, margin=head < 1.08)  # the duodenum
 
     # The stomach: fluid below, gas above, as the patient lies on the back; the wall belongs to it.
     line = [near(*p) for p in ((0.44, 0.02, 0.82), (0.46, -0.22, 0.70), (0.30, -0.40, 0.57), (0.04, -0.38, 0.50))]
-    stomach = body.tube(line, list(about(0.21, 0.18, 0.14, 0.08)), along_t) - 0.04 * smooth_volume(rng, shape, 5)
+    stomach = body.tube(line, round_ones(*about(0.21, 0.18, 0.14, 0.08))) - 0.04 * smooth_volume(rng, shape, 5)
     content = np.where(body.v < rng.uniform(-0.52, -0.40), -900, hu["stomach"] + 10 * texture)
     content = np.where(stomach > 0.86, 75, content).astype(np.float32)
     put((stomach < 1) & room, content, "stomach", margin=stomach < 1.06)
@@ -213,7 +224,7 @@ def synthetic_abdomen(
     for sign in (-1, 1):
         u0 = 0.60 * sign
         line = [(u0, 0.12, 0.0), near(u0, 0.08, 0.22), (u0 * 0.93, -0.05, 0.5)]
-        colon = body.tube(line, list(about(0.10, 0.12, 0.09)), along_t) - 0.10 * smooth_volume(rng, shape, 7)
+        colon = body.tube(line, round_ones(*about(0.10, 0.12, 0.09))) - 0.10 * smooth_volume(rng, shape, 7)
         stool = np.where(colon > 0.85, 50, np.where(texture > rng.uniform(0.1, 0.6), -600, 15)).astype(np.float32)
         put((colon < 1) & room, stool, margin=colon < 1.06)
     for _ in range(26):
