@@ -73,7 +73,9 @@ def start(config: Recipe, out: str | Path, resume: bool | str) -> Accelerator:
         raise ValueError(f"resume: {str(file)!r} is of another config than the one given")
     AcceleratorState._reset_state()  # a second run in one process may have another precision
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))  # for the one process that validates
-    accelerator = Accelerator(mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
+    # Without `cpu` Accelerate takes several processes without a GPU for as many runs of one.
+    cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=cpu, mixed_precision=config.mixed_precision, kwargs_handlers=[patience])
     if config.sync_batchnorm and accelerator.device.type != "cuda":
         raise ValueError("sync_batchnorm: works between GPUs only, and this run is on a CPU")
     if accelerator.is_main_process:
