@@ -42,8 +42,11 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _weights(model: nn.Module, meta: dict, dtype: torch.dtype | None = None) -> bytes:
+    # Copies: MONAI's DynUNet holds its blocks under two names each, and safetensors takes no shared memory.
     tensors = {
-        name: (x.to(dtype) if dtype is not None and x.is_floating_point() else x).cpu().contiguous()
+        name: (x.to(dtype) if dtype is not None and x.is_floating_point() else x)
+        .cpu()
+        .clone(memory_format=torch.contiguous_format)
         for name, x in model.state_dict().items()
     }
     return save(tensors, metadata={"rwkvlib": json.dumps(meta)})
