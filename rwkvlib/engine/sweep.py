@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..data.dataset import load_data
 from ..provenance import provenance, write_result
-from .checkpoint import load_checkpoint, write_file
+from .checkpoint import load_checkpoint, states, write_file
 from .config import TrainConfig, load_config
 from .evaluate import evaluate
 from .pretrain import pretrain
@@ -28,10 +28,9 @@ def train_command(path: str, settings: list[str], line: str) -> None:
     config = load_config(path, [s for s in settings if s.partition("=")[0] not in RUN])
     if not run.get("out"):
         raise ValueError("out: expected the run's folder as out=PATH, got none")
-    origin = provenance(config.seed, line)  # before the run: of the code that it starts with
+    if not states(Path(run["out"])):  # a resumed run keeps the record of its start
+        write_result(Path(run["out"]) / "provenance.json", {"provenance": provenance(config.seed, line)})
     (train if isinstance(config, TrainConfig) else pretrain)(config, **run)
-    if not run.get("resume"):  # a resumed run keeps the record of its start
-        write_result(Path(run["out"]) / "provenance.json", {"provenance": origin})
 
 
 def _settings(values: dict, prefix: str = "") -> list[str]:
@@ -94,7 +93,9 @@ def sweep(table: str | Path, out: str | Path, progress: bool = True) -> pd.DataF
     bar = tqdm(runs.items(), desc="runs", disable=not progress)
     for name, (config, test) in bar:
         file = out / f"{name}.json"
-        recipe = json.loads(json.dumps(vars(config) | {"data": Path(config.data).name, "test": test}))
+        # Base names only: a result must not depend on where somebody keeps their files.
+        names = {"data": Path(config.data).name, "pretrained": config.pretrained and Path(config.pretrained).name}
+        recipe = json.loads(json.dumps(vars(config) | names | {"test": test}))
         if file.exists():
             if json.loads(file.read_text())["config"] != recipe:
                 raise ValueError(f"out: {str(file)!r} is of another recipe than the table's; choose another folder")

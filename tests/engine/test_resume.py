@@ -50,7 +50,9 @@ def test_a_run_killed_at_a_random_step_ends_with_the_same_weights(tmp_path, writ
     step = load_state(states(killed)[-1])[1]["progress"]["step"]
     print("killed after the checkpoint of step", step)
     assert 3 <= step < 60 and step % 3 == 0
+    begun = (killed / "provenance.json").read_bytes()
     main(["train", str(path), f"out={killed}", "resume=true"])
+    assert (killed / "provenance.json").read_bytes() == begun, "of the start, which a kill does not cost"
     assert_same_end(whole, killed)
     assert not [f for f in tmp_path.rglob("*tmp*")], "nothing temporary is left"
 

@@ -50,7 +50,7 @@ def test_results_are_collected_and_finished_runs_skipped(tmp_path, write_table, 
 
 
 def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path, write_table, start_process, monkeypatch):
-    path = write_table({"t": {"config": "recipe.yaml", "epochs": 40}}, seeds=[0, 1])
+    path = write_table({"t": {"config": "recipe.yaml", "epochs": 25}}, seeds=[0, 1])
     process = start_process("-m", "rwkvlib", "sweep", path, "--out", tmp_path / "out")
     deadline = time.monotonic() + 90
     while not states(tmp_path / "out/runs/t_1") and process.poll() is None and time.monotonic() < deadline:
@@ -68,7 +68,7 @@ def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path, write_table, st
 
     monkeypatch.setattr(module, "train", seen)
     table = sweep(path, tmp_path / "out", progress=False)
-    assert logs == [(1, done)] and 0 < done < 80 and list(table["steps"]) == [80, 80]
+    assert logs == [(1, done)] and 0 < done < 50 and list(table["steps"]) == [50, 50]
     assert (tmp_path / "out" / "t_0.json").read_bytes() == before
 
 

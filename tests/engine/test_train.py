@@ -65,9 +65,10 @@ def test_accumulation_without_coupling_changes_nothing(tmp_path, recipe, monkeyp
     common = dict(epochs=2, augment="none", freeze_batchnorm=True, overrides=dict(TINY, drop_path=0.0))
     for n in (1, 2, 4):
         train(recipe(accumulate=n, **common), tmp_path / f"{n}", progress=False)
-    for n in (2, 4):
-        for key, x in weights(tmp_path / f"{n}").items():
-            torch.testing.assert_close(x, weights(tmp_path / "1")[key], atol=1e-6, rtol=0, msg=key)
+    whole, *others = (weights(tmp_path / f"{n}") for n in (1, 2, 4))
+    for parts in others:
+        for key, x in parts.items():
+            torch.testing.assert_close(x, whole[key], atol=1e-6, rtol=0, msg=key)
 
 
 def test_frozen_batchnorm_keeps_its_statistics(tmp_path, recipe):
@@ -139,8 +140,9 @@ def test_compile_compiles_the_model_and_leaves_the_names_of_its_weights(tmp_path
     train(recipe(compile=True, **config), tmp_path / "compiled", progress=False)
     train(recipe(**config), tmp_path / "plain", progress=False)
     assert len(compiled) == 1
+    found = weights(tmp_path / "compiled")
     for key, x in weights(tmp_path / "plain").items():
-        torch.testing.assert_close(weights(tmp_path / "compiled")[key], x, atol=1e-4, rtol=0)
+        torch.testing.assert_close(found[key], x, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("name", sorted(BASELINES))
@@ -165,9 +167,10 @@ def test_a_run_starts_from_pretrained_weights(tmp_path, recipe, capsys):
     save_checkpoint(tmp_path / "e.safetensors", source, meta)
     config = recipe(pretrained=str(tmp_path / "e.safetensors"), epochs=1, lr=1e-12, weight_decay=0)
     train(config, tmp_path / "run", progress=False)
+    found = weights(tmp_path / "run")
     for key, x in source.named_parameters():
         if not key.startswith(("norm.", "head.")):
-            torch.testing.assert_close(weights(tmp_path / "run")[f"encoder.{key}"], x, atol=1e-9, rtol=0)
+            torch.testing.assert_close(found[f"encoder.{key}"], x, atol=1e-9, rtol=0)
     out = capsys.readouterr().out
     assert "loaded" in out and "left" in out and "ccm, decoder1" in out
     model, meta = load_checkpoint(tmp_path / "run" / "model.safetensors")
