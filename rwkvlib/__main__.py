@@ -1,23 +1,21 @@
-"""``python -m rwkvlib train | evaluate | predict``: the command line, which only reads arguments."""
+"""``python -m rwkvlib train | sweep | evaluate | predict``: the command line, which only reads arguments."""
 
 import argparse
 import json
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 
 def _train(args: argparse.Namespace) -> None:
-    from .engine.train import TrainConfig, train
-    from .provenance import provenance, write_result
+    from .engine.sweep import train_command
 
-    given = {f.name: getattr(args, f.name) for f in fields(TrainConfig)}
-    origin = provenance(args.seed, _command())  # before the run: of the code that it starts with
-    log = train(TrainConfig(**given), args.out, resume=args.resume, stop_after=args.stop_after)
-    if not args.resume:  # a resumed run keeps the record of its start
-        write_result(Path(args.out) / "provenance.json", {"provenance": origin})
-    best = max(log, key=lambda row: row["dice"])
-    print(f"best validation Dice {best['dice']:.4f} in epoch {best['epoch']}: {Path(args.out) / 'best.safetensors'}")
+    train_command(args.config, args.settings, _command())
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from .engine.sweep import sweep
+
+    sweep(args.table, args.out)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -91,25 +89,21 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rwkvlib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    p = commands.add_parser(
-        "train", help="train a model from scratch", formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    p = commands.add_parser("train", help="train by a recipe: configs/*.yaml")
     p.set_defaults(run=_train)
-    p.add_argument("--data", required=True, help="folder or zip with images/, masks/, items.csv; or synthetic[:COUNT]")
-    p.add_argument("--out", required=True, help="folder of the run")
-    p.add_argument("--model", default="rwkv_unet_t", help="a name of create_model")
-    p.add_argument("--size", type=int, default=128, help="height and width in pixels that images are resized to")
-    p.add_argument("--epochs", type=int, default=30)
-    p.add_argument("--batch-size", type=int, default=16)
-    p.add_argument("--lr", type=float, default=1e-3, help="peak of the one-cycle schedule")
-    p.add_argument("--weight-decay", type=float, default=1e-2)
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--num-classes", type=int, default=1, help="1 for binary masks, else background included")
-    p.add_argument("--no-augment", dest="augment", action="store_false", help="train on the images as they are")
-    p.add_argument("--mixed-precision", default="no", choices=("no", "bf16", "fp16"))
-    p.add_argument("--overrides", type=json.loads, default={}, help='of the model, as JSON: {"ccm": false}')
-    p.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    p.add_argument("--stop-after", type=int, metavar="N", help="stop when N epochs are done, to be resumed later")
+    p.add_argument("config", help="YAML file of the fields of rwkvlib.engine.config")
+    p.add_argument(
+        "settings",
+        nargs="*",
+        metavar="key=value",
+        help="out=FOLDER (required), resume=true or previous, stop_after=EPOCHS, and any field of the recipe: lr=1e-4, "
+        "data=PATH, overrides.drop_path=0",
+    )
+
+    p = commands.add_parser("sweep", help="train and score a table of recipes and seeds; skips what is done")
+    p.set_defaults(run=_sweep)
+    p.add_argument("table", help="YAML file, see rwkvlib.engine.sweep")
+    p.add_argument("--out", required=True, help="folder of the runs and their results")
 
     p = commands.add_parser(
         "evaluate", help="score a checkpoint, image by image", formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -132,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, FloatingPointError) as error:
         parser.exit(2, f"error: {error}\n")
 
 

@@ -1,14 +1,98 @@
-"""Augmentation of a batch, by kornia."""
+"""Augmentation of a batch on its device, by kornia; image and mask move together."""
+
+from collections.abc import Callable
 
 import kornia.augmentation as K
+import torch.nn as nn
+from kornia.augmentation.auto import RandAugment
+from kornia.constants import DataKey
 
 
-def default_augmentation() -> K.AugmentationSequential:
-    """Flips, quarter turns, mild brightness and contrast. Call it with (image, mask), both (B, C, H, W) float."""
+def _together(*steps: nn.Module) -> K.AugmentationSequential:
+    """Masks are moved by the nearest neighbour, so their values stay class indices; all else is as for the image."""
     return K.AugmentationSequential(
+        *steps, data_keys=["input", "mask"], extra_args={DataKey.MASK: {"resample": "nearest"}}
+    )
+
+
+def _crop(size: int, p: float) -> K.RandomResizedCrop:
+    """Crops of half the area at least, resized back. Each image has its own chance; kornia's is the whole batch's."""
+    crop = K.RandomResizedCrop((size, size), scale=(0.5, 1.0), cropping_mode="resample")
+    crop.p = p
+    return crop
+
+
+def default_augmentation(size: int = 0) -> K.AugmentationSequential:
+    """Flips, quarter turns, mild brightness and contrast. Call it with (image, mask), both (B, C, H, W) float."""
+    return _together(
         K.RandomHorizontalFlip(p=0.5),
         K.RandomVerticalFlip(p=0.5),
         K.RandomRotation90(times=(0, 3), p=1.0, resample="nearest"),
         K.ColorJiggle(brightness=0.2, contrast=0.2, p=0.5),
-        data_keys=["input", "mask"],
+    )
+
+
+def synapse_augmentation(size: int) -> K.AugmentationSequential:
+    """The published recipe for Synapse: brightness and contrast, and a crop, each with probability 0.1. By how much
+    is not published: 20 %, and crops of half the area at least."""
+    return _together(
+        K.ColorJiggle(brightness=0.2, contrast=0.2, p=0.1),
+        _crop(size, p=0.1),
+    )
+
+
+def acdc_augmentation(size: int) -> K.AugmentationSequential:
+    """The published recipe for ACDC: a quarter turn with probability 0.5 and a flip with about as much; with 0.3 each a
+    rotation by up to 30 degrees, brightness and contrast, and a crop (as for Synapse)."""
+    return _together(
+        K.RandomRotation90(times=(0, 3), p=0.5, resample="nearest"),
+        K.RandomHorizontalFlip(p=0.25),
+        K.RandomVerticalFlip(p=0.25),
+        K.RandomRotation(30.0, p=0.3),
+        K.ColorJiggle(brightness=0.2, contrast=0.2, p=0.3),
+        _crop(size, p=0.3),
+    )
+
+
+def strong_augmentation(size: int) -> K.AugmentationSequential:
+    """For training from scratch: flips, any rotation, scale 0.7 to 1.4, colour, and smooth elastic bending."""
+    return _together(
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomVerticalFlip(p=0.5),
+        K.RandomAffine(degrees=180.0, translate=(0.1, 0.1), scale=(0.7, 1.4), padding_mode="reflection", p=0.8),
+        K.RandomElasticTransform(
+            kernel_size=(size // 4 * 2 + 1,) * 2,
+            sigma=(size / 12,) * 2,
+            alpha=(1.0, 1.0),
+            padding_mode="reflection",
+            p=0.3,
+        ),
+        K.ColorJiggle(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, p=0.8),
+    )
+
+
+AUGMENTATIONS: dict[str, Callable[[int], K.AugmentationSequential] | None] = {
+    "none": None,
+    "default": default_augmentation,
+    "paper_synapse": synapse_augmentation,
+    "paper_acdc": acdc_augmentation,
+    "strong": strong_augmentation,
+}
+
+
+def make_augmentation(name: str, size: int) -> K.AugmentationSequential | None:
+    """One of `AUGMENTATIONS` for images of `size` pixels; None for "none". Raises ValueError for another name."""
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"augment: expected one of {', '.join(AUGMENTATIONS)}, got {name!r}")
+    build = AUGMENTATIONS[name]
+    return build and build(size)
+
+
+def imagenet_augmentation(size: int) -> nn.Module:
+    """For classification, (B, 3, H, W) to (B, 3, size, size): crop, flip, RandAugment of magnitude 9 with two
+    operations, which kornia draws once for a whole batch."""
+    return K.ImageSequential(
+        K.RandomResizedCrop((size, size), cropping_mode="resample"),
+        K.RandomHorizontalFlip(p=0.5),
+        RandAugment(n=2, m=9),
     )

@@ -19,7 +19,8 @@ class RWKVUNet(nn.Module):
         self.config = config
         d = config.dims
         self.encoder = Encoder(config)
-        self.ccm = CrossChannelMix([d[2], d[1], d[0]], d[0], use_q_shift=config.q_shift) if config.ccm else None
+        mix = dict(drop_path=config.drop_path, use_q_shift=config.q_shift)
+        self.ccm = CrossChannelMix([d[2], d[1], d[0]], d[0], **mix) if config.ccm else None
         k = config.decoder_kernel
         self.decoder1 = DecoderBlock(d[3], d[2], kernel_size=k)
         self.decoder2 = DecoderBlock(2 * d[2], d[1], kernel_size=k)

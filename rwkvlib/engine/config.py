@@ -1,0 +1,190 @@
+"""Recipes: typed fields, read from small YAML files; a misspelt key or a wrong type is an error that names it."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ..models import Config
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What pretraining and segmentation have in common. Values are checked, and numbers turned into their types.
+
+    Raises: ValueError for a value outside its range, TypeError for a wrong type; both begin with the field's name.
+    """
+
+    data: str  # see `load_data`
+    model: str = "rwkv_unet_t"  # a name of `build_model`
+    overrides: dict = field(default_factory=dict)  # of the model
+    num_classes: int = 1  # 1 for a binary mask, else the background counts as one
+    size: int = 128  # height and width in pixels
+    epochs: int = 30
+    budget_seconds: float = 0  # > 0: also stop after so much wall-clock time, which the schedule then runs to
+    batch_size: int = 16  # images of one optimiser step, over all processes and accumulated parts
+    accumulate: int = 1  # parts that a process computes its batch in, one after the other
+    lr: float = 1e-3
+    weight_decay: float = 1e-2
+    warmup_epochs: float = 0  # linear from 0, before the schedule
+    schedule: str = "one_cycle"
+    clip: float = 5.0  # largest norm of all gradients together; 0 for no limit
+    augment: str = "default"  # a name of `rwkvlib.data.augment`
+    choose: Literal["best", "last"] = "best"  # on validation, or the last step's
+    validate_every: int = 0  # steps; 0: at each epoch's end
+    save_every: int = 0  # steps from one checkpoint to the next; 0: at each epoch's end
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    compile: bool = False  # torch.compile
+    sync_batchnorm: bool = False  # statistics over all GPUs
+    freeze_batchnorm: bool = False  # running statistics are used and kept, as in eval mode
+    ema: float = 0  # decay of an average of the weights, which is then what is validated and kept; 0: none
+    seed: int = 0
+    num_workers: int = 0
+    assumed: tuple[str, ...] = ()  # the fields that no publication states
+
+    def __post_init__(self):
+        hints = typing.get_type_hints(type(self))
+        for f in dataclasses.fields(self):
+            object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
+        if self.model.startswith("rwkv_"):  # the others' options are MONAI's, which checks them
+            object.__setattr__(self, "overrides", check(Config, self.overrides, "overrides."))
+        for name in ("size", "epochs", "batch_size", "accumulate", "num_classes"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        for name in ("budget_seconds", "weight_decay", "clip", "warmup_epochs", "validate_every", "save_every", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
+        if not self.lr > 0:
+            raise ValueError(f"lr: expected more than 0, got {self.lr}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema: expected at least 0 and less than 1, got {self.ema}")
+        for name in self.assumed:
+            if name not in hints:
+                raise ValueError(f"assumed: {_unknown(name, hints)}")
+
+    def describe(self) -> str:
+        """One line a field; those that are assumed say so."""
+        rows = dataclasses.asdict(self)
+        del rows["assumed"]
+        return "\n".join(f"  {k}: {v}{' (assumed, not published)' * (k in self.assumed)}" for k, v in rows.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Recipe):
+    """A recipe for segmentation. Two runs with the same one give the same weights on the same machine."""
+
+    split: str = "split"  # the column of items.csv that holds train, validation, test
+    validation: str | None = "validation"  # its value for the validation images; None: there are none
+    loss: str = "dice_ce"
+    pretrained: str | None = None  # a checkpoint of an encoder, see `load_encoder`
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.validation is None and self.choose == "best":
+            raise ValueError("choose: expected 'last' where validation is null, got 'best'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig(Recipe):
+    """A recipe for classification on a folder with ``train/CLASS/*`` and ``validation/CLASS/*``."""
+
+    model: str = "rwkv_encoder_t"
+    num_classes: int = 1000
+    augment: str = "imagenet"  # or none
+    label_smoothing: float = 0.1
+
+
+TASKS = {"segment": TrainConfig, "classify": PretrainConfig}
+
+
+def load_config(path: str | Path, settings: typing.Sequence[str] = ()) -> Recipe:
+    """Reads a recipe.
+
+    Args:
+        path: a YAML file of the fields of `TrainConfig`, or with ``task: classify`` of `PretrainConfig`. ``extends:
+            OTHER.yaml``, or a list of such, takes the fields of other files beside it first; later ones win.
+        settings: ``key=value`` each, which win over the file; ``overrides.drop_path=0`` sets one entry of a dict.
+
+    Raises:
+        ValueError, TypeError: what is wrong, beginning with the key's name. FileNotFoundError: no such file.
+    """
+    values = _read(Path(path))
+    for setting in settings:
+        key, found, text = setting.partition("=")
+        if not found:
+            raise ValueError(f"settings: expected key=value, got {setting!r}")
+        *parents, last = key.split(".")
+        place = values
+        for parent in parents:
+            place = place.setdefault(parent, {})
+            if not isinstance(place, dict):
+                raise ValueError(f"{key}: {parent} has no parts")
+        place[last] = yaml.safe_load(text)
+    task = values.pop("task", "segment")
+    if task not in TASKS:
+        raise ValueError(f"task: {_unknown(task, TASKS)}")
+    values = check(TASKS[task], values)
+    if "data" not in values:
+        raise ValueError(f"data: expected a data set in {str(path)!r} or as data=PATH, got none")
+    return TASKS[task](**values)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"config: no file {str(path)!r}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"config: {str(path)!r} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"config: expected keys and values in {str(path)!r}, got {type(values).__name__}")
+    extends = values.pop("extends", [])
+    merged: dict[str, Any] = {}
+    for other in [extends] if isinstance(extends, str) else extends:
+        merged |= _read(path.parent / other)
+    return merged | values
+
+
+def check(kind: type, values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values as the types that the dataclass `kind` declares; an unknown key's message names near ones."""
+    hints = typing.get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise ValueError(f"{prefix}{key}: {_unknown(key, hints)}")
+    return {key: _typed(prefix + key, value, hints[key]) for key, value in values.items()}
+
+
+def _unknown(name: Any, known: typing.Iterable[str]) -> str:
+    near = difflib.get_close_matches(str(name), known)
+    return f"unknown name {name!r}; " + (f"near ones: {', '.join(near)}" if near else f"known: {', '.join(known)}")
+
+
+def _typed(name: str, value: Any, kind: Any) -> Any:
+    """The value as `kind`; an int does for a float, and nothing else for another type."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is types.UnionType:  # X | None
+        return None if value is None else _typed(name, value, args[0])
+    if origin is Literal:
+        if value is False and "no" in args:  # YAML's reading of a bare no
+            value = "no"
+        if value not in args:
+            raise ValueError(f"{name}: expected one of {', '.join(args)}, got {value!r}")
+        return value
+    if origin is tuple and isinstance(value, (list, tuple)):
+        kinds = args[:1] * len(value) if Ellipsis in args else args
+        if len(kinds) != len(value):
+            raise ValueError(f"{name}: expected {len(kinds)} values, got {len(value)}")
+        return tuple(_typed(name, x, k) for x, k in zip(value, kinds, strict=True))
+    if kind is float and not isinstance(value, bool):
+        try:
+            return float(value)  # of a str as well: YAML 1.1 reads 1e-3 as one
+        except (TypeError, ValueError):
+            pass
+    elif isinstance(value, origin or kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise TypeError(f"{name}: expected {getattr(origin or kind, '__name__', kind)}, got {value!r}")

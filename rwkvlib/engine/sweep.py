@@ -1,0 +1,135 @@
+"""Recipes from the command line: one, or a table of them with several seeds, which goes on where it was killed."""
+
+import itertools
+import json
+import traceback
+from pathlib import Path
+
+import pandas as pd
+import yaml
+from tqdm import tqdm
+
+from ..data.dataset import load_data
+from ..provenance import provenance, write_result
+from .checkpoint import load_checkpoint, states, write_file
+from .config import TrainConfig, load_config
+from .evaluate import evaluate
+from .pretrain import pretrain
+from .train import train
+
+RUN = ("out", "resume", "stop_after")
+
+
+def train_command(path: str, settings: list[str], line: str) -> None:
+    """``python -m rwkvlib train CONFIG [key=value ...]``: beside the recipe's fields `settings` may hold the arguments
+    of `train`: out (required), resume (true or previous) and stop_after (epochs)."""
+    pairs = dict(s.partition("=")[::2] for s in settings)
+    run = {key: pairs[key] if key == "out" else yaml.safe_load(pairs[key]) for key in RUN if key in pairs}
+    config = load_config(path, [s for s in settings if s.partition("=")[0] not in RUN])
+    if not run.get("out"):
+        raise ValueError("out: expected the run's folder as out=PATH, got none")
+    if not states(Path(run["out"])):  # a resumed run keeps the record of its start
+        write_result(Path(run["out"]) / "provenance.json", {"provenance": provenance(config.seed, line)})
+    (train if isinstance(config, TrainConfig) else pretrain)(config, **run)
+
+
+def _settings(values: dict, prefix: str = "") -> list[str]:
+    """Nested values as key=value."""
+    lines = []
+    for key, value in values.items():
+        nested = isinstance(value, dict) and value
+        lines += _settings(value, f"{prefix}{key}.") if nested else [f"{prefix}{key}={json.dumps(value)}"]
+    return lines
+
+
+def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
+    """The runs of a table: by name the recipe and the split to score it on.
+
+    ::
+
+        seeds: [0, 1, 2]           # of every run
+        budget_seconds: 240        # of training, of every run
+        test: test                 # the split that is scored; default test
+        runs:
+          glas_t: {config: ../configs/glas_fast.yaml, data: glas.zip}   # and any fields of the recipe
+          glas_unet: {config: ../configs/glas_fast.yaml, data: glas.zip, model: unet, overrides: {norm: batch}}
+
+    Paths of recipes are relative to the table. The name of a run gets its seed: ``glas_t_0``.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"table: no file {str(path)!r}")
+    table = yaml.safe_load(path.read_text(encoding="utf8"))
+    known = {"runs", "seeds", "budget_seconds", "test"}
+    if not isinstance(table, dict) or not isinstance(table.get("runs"), dict) or set(table) - known:
+        raise ValueError(f"table: expected runs and any of {sorted(known)} in {str(path)!r}, got {table!r:.200}")
+    runs = {}
+    for (name, given), seed in itertools.product(table["runs"].items(), table.get("seeds", [0])):
+        fields = {"test": table.get("test", "test"), "seed": seed} | given
+        if "budget_seconds" in table:
+            fields = {"budget_seconds": table["budget_seconds"]} | fields
+        if "config" not in fields:
+            raise ValueError(f"config: expected the recipe of run {name!r}, got none")
+        recipe, test = path.parent / fields.pop("config"), fields.pop("test")
+        config = load_config(recipe, _settings(fields))
+        if not isinstance(config, TrainConfig):
+            raise ValueError(f"config: expected recipes for segmentation, got {str(recipe)!r} for run {name!r}")
+        runs[f"{name}_{seed}"] = (config, test)
+    return runs
+
+
+def sweep(table: str | Path, out: str | Path, progress: bool = True) -> pd.DataFrame:
+    """Trains and scores every run of a table (see `read_table`), each in turn.
+
+    Writes ``NAME.json`` when a run is finished (recipe, log, scores of every image, provenance), and after each of
+    them ``table.csv`` and ``table.json`` with one row a run. What has its file is skipped; what was interrupted goes
+    on from its last checkpoint in ``runs/NAME``.
+
+    Returns: the table. Raises: ValueError for a bad table, or a result in `out` of another recipe under the same name;
+        RuntimeError, after the other runs, that names those which failed.
+    """
+    out, runs, failed = Path(out), read_table(table), {}
+    out.mkdir(parents=True, exist_ok=True)
+    bar = tqdm(runs.items(), desc="runs", disable=not progress)
+    for name, (config, test) in bar:
+        file = out / f"{name}.json"
+        # Base names only: a result must not depend on where somebody keeps their files.
+        names = {"data": Path(config.data).name, "pretrained": config.pretrained and Path(config.pretrained).name}
+        recipe = json.loads(json.dumps(vars(config) | names | {"test": test}))
+        if file.exists():
+            if json.loads(file.read_text())["config"] != recipe:
+                raise ValueError(f"out: {str(file)!r} is of another recipe than the table's; choose another folder")
+            continue
+        bar.set_postfix_str(name)
+        try:
+            log = train(config, out / "runs" / name, resume=True, progress=progress)
+            model, meta = load_checkpoint(out / "runs" / name / "model.safetensors")
+            scores = evaluate(model, load_data(config.data, test, size=config.size, column=config.split))
+        except Exception as error:  # one bad run must not cost the others theirs
+            traceback.print_exc()
+            failed[name] = f"{type(error).__name__}: {error}"
+            continue
+        mean = {key: float(scores[key].mean()) for key in scores.select_dtypes("number") if key != "class"}
+        origin = provenance(config.seed, f"python -m rwkvlib sweep {Path(table).name}")
+        images = json.loads(scores.round(5).to_json(orient="records"))
+        result = dict(name=name, config=recipe, mean=mean, weights=meta.get("metrics"), log=log, images=images)
+        write_result(file, result | {"provenance": origin})
+        _collect(out, list(runs))
+    if failed:
+        raise RuntimeError("runs: " + "; ".join(f"{name} failed ({why})" for name, why in failed.items()))
+    return _collect(out, list(runs))
+
+
+def _collect(out: Path, names: list[str]) -> pd.DataFrame:
+    """One row for each finished run: name, recipe in short, length of training, mean scores."""
+    rows = []
+    for name in names:
+        if (out / f"{name}.json").exists():
+            result = json.loads((out / f"{name}.json").read_text())
+            recipe, last = result["config"], result["log"][-1]
+            row = {"name": name} | {key: recipe[key] for key in ("data", "split", "test", "model", "size", "seed")}
+            rows.append(row | {"steps": last["step"], "seconds": round(last["seconds"], 1)} | result["mean"])
+    table = pd.DataFrame(rows)
+    write_file(out / "table.csv", table.to_csv(index=False).encode())
+    write_file(out / "table.json", table.to_json(orient="records", indent=1).encode())
+    return table

@@ -1,0 +1,171 @@
+"""A run that is interrupted, at any point and in any way, ends as if it had not been."""
+
+import errno
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rwkvlib.__main__ import main
+from rwkvlib.data import SegmentationData
+from rwkvlib.engine import checkpoint
+from rwkvlib.engine import train as module
+from rwkvlib.engine.checkpoint import load_state, states
+from rwkvlib.engine.train import train
+
+
+def assert_same_end(a, b):
+    """The last weights, the chosen weights, the optimiser and the log of two runs are equal to the bit."""
+    (weights_a, state_a), (weights_b, state_b) = (load_state(states(run)[-1]) for run in (a, b))
+    assert state_a["progress"]["step"] == state_b["progress"]["step"]
+    chosen_a, chosen_b = (load_file(run / "model.safetensors") for run in (a, b))
+    for x, y in ((weights_a, weights_b), (chosen_a, chosen_b)):
+        assert x.keys() == y.keys()
+        for key in x:
+            assert torch.equal(x[key], y[key]), key
+    for i, moments in state_a["optimiser"]["state"].items():
+        for key, x in moments.items():
+            assert torch.equal(x, state_b["optimiser"]["state"][i][key])
+    log_a, log_b = (json.loads((run / "log.json").read_text()) for run in (a, b))
+    assert [{**row, "seconds": 0} for row in log_a] == [{**row, "seconds": 0} for row in log_b]
+
+
+def test_a_run_killed_at_a_random_step_ends_with_the_same_weights(tmp_path, write_recipe, start_process):
+    # 5 steps an epoch and 3 from one checkpoint to the next: most are inside an epoch.
+    path = write_recipe(data="synthetic:20", epochs=12, save_every=3, augment="strong")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    process = start_process("-m", "rwkvlib", "train", path, f"out={killed}")
+    main(["train", str(path), f"out={whole}"])
+    deadline = time.monotonic() + 90
+    while not states(killed) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(random.SystemRandom().uniform(0, 2))  # training itself seeds the other one
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stdout.read()
+    step = load_state(states(killed)[-1])[1]["progress"]["step"]
+    print("killed after the checkpoint of step", step)
+    assert 3 <= step < 60 and step % 3 == 0
+    begun = (killed / "provenance.json").read_bytes()
+    main(["train", str(path), f"out={killed}", "resume=true"])
+    assert (killed / "provenance.json").read_bytes() == begun, "of the start, which a kill does not cost"
+    assert_same_end(whole, killed)
+    assert not [f for f in tmp_path.rglob("*tmp*")], "nothing temporary is left"
+
+
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2, "ema": 0.9, "validate_every": 3}], ids=["plain", "with all"])
+def test_stopping_after_any_step_changes_nothing(more, tmp_path, recipe, monkeypatch):
+    config = recipe(epochs=2, save_every=1, **more)
+    train(config, tmp_path / "whole", progress=False)
+    for stop in (1, 2, 3):
+        calls = iter(range(100))
+
+        def dying(*args, **kwargs):
+            folder = checkpoint.save_state(*args, **kwargs)
+            if next(calls) == stop - 1:  # noqa: B023
+                raise KeyboardInterrupt
+            return folder
+
+        monkeypatch.setattr(module, "save_state", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / f"{stop}", progress=False)
+        monkeypatch.undo()
+        assert int(states(tmp_path / f"{stop}")[-1].name[5:]) == stop
+        train(config, tmp_path / f"{stop}", resume=True, progress=False)
+        assert_same_end(tmp_path / "whole", tmp_path / f"{stop}")
+
+
+def test_a_run_stops_when_told_and_goes_on(tmp_path, recipe):
+    assert [row["epoch"] for row in train(recipe(), tmp_path, stop_after=1, progress=False)] == [1]
+    log = train(recipe(), tmp_path, resume=True, progress=False)
+    assert [row["epoch"] for row in log] == [1, 2, 3] and log[-1]["lr"] < log[0]["lr"]
+    assert train(recipe(), tmp_path, resume=True, progress=False) == log, "a finished run stays as it is"
+
+
+def test_a_run_is_not_overwritten_nor_mixed(tmp_path, recipe):
+    train(recipe(epochs=1), tmp_path, progress=False)
+    with pytest.raises(FileExistsError, match=r"out: .* holds a run already"):
+        train(recipe(epochs=1), tmp_path)
+    with pytest.raises(ValueError, match=r"resume: .* is of another config"):
+        train(recipe(epochs=2), tmp_path, resume=True)
+    with pytest.raises(ValueError, match="resume: expected true, false or previous, got 'yes'"):
+        train(recipe(epochs=1), tmp_path, resume="yes")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "state.pt", "sha256.json"])
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing"])
+def test_a_damaged_checkpoint_is_named_and_the_previous_one_taken_when_asked(name, damage, tmp_path, recipe, request):
+    train(recipe(), tmp_path / "run", progress=False, stop_after=2)
+    train(recipe(), tmp_path / "whole", progress=False)
+    last, file = states(tmp_path / "run")[-1], states(tmp_path / "run")[-1] / name
+    content = bytearray(file.read_bytes())
+    if damage == "missing":
+        file.unlink()
+    else:
+        content[len(content) // 2] ^= 0x40
+        file.write_bytes(content if damage == "flipped" else content[: len(content) // 2])
+    with pytest.raises(ValueError) as error:
+        train(recipe(), tmp_path / "run", resume=True, progress=False)
+    previous = states(tmp_path / "run")[0]
+    assert str(error.value).startswith(f"resume: the checkpoint '{last}' is damaged: ")
+    assert f"resume=previous goes on from '{previous}'" in str(error.value)
+    train(recipe(), tmp_path / "run", resume="previous", progress=False)
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def test_without_a_previous_checkpoint_there_is_nothing_to_fall_back_to(tmp_path, recipe):
+    train(recipe(epochs=1), tmp_path, progress=False)
+    with pytest.raises(FileNotFoundError, match=r"resume: .* has no checkpoint before its last one"):
+        train(recipe(epochs=1), tmp_path, resume="previous", progress=False)
+
+
+def test_a_full_disk_loses_no_checkpoint(tmp_path, recipe, monkeypatch):
+    train(recipe(), tmp_path / "whole", progress=False)
+    run, full, fsync = tmp_path / "run", [], os.fsync
+
+    def no_space(descriptor):
+        if full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    train(recipe(), run, stop_after=2, progress=False)
+    before = [path.read_bytes() for folder in states(run) for path in sorted(folder.iterdir())]
+    chosen = (run / "model.safetensors").read_bytes()
+    full.append(True)
+    with pytest.raises(OSError, match=r"No space left on device: .*") as error:
+        train(recipe(), run, resume=True, progress=False)
+    assert error.value.errno == errno.ENOSPC and "kept" in str(error.value)
+    with pytest.raises(OSError, match="the earlier ones are kept"):
+        checkpoint.save_state(run, 99, torch.nn.Linear(1, 1), {}, {})
+    assert [path.read_bytes() for folder in states(run) for path in sorted(folder.iterdir())] == before
+    assert (run / "model.safetensors").read_bytes() == chosen and not list(run.rglob("*tmp*"))
+    full.clear()
+    train(recipe(), run, resume=True, progress=False)
+    assert_same_end(tmp_path / "whole", run)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_items(tmp_path, recipe, monkeypatch):
+    train(recipe(), tmp_path, stop_after=1, progress=False)
+    get = SegmentationData.__getitem__
+
+    def poisoned(self, i):
+        item = get(self, i)
+        if item["name"] == "synthetic_5":
+            item["image"] = item["image"] * float("nan")
+        return item
+
+    monkeypatch.setattr(SegmentationData, "__getitem__", poisoned)
+    with pytest.raises(FloatingPointError) as error:
+        train(recipe(augment="none"), tmp_path / "other", progress=False)
+    assert "the loss is nan in step" in str(error.value) and "the last checkpoint is None" in str(error.value)
+    with pytest.raises(FloatingPointError) as error:
+        train(recipe(), tmp_path, resume=True, progress=False)
+    names = str(error.value).partition("of the items ")[2].partition(";")[0].split(", ")
+    assert "synthetic_5" in names and len(names) == 4
+    assert "step_00000002" in str(error.value) and len(states(tmp_path)) == 1
+    assert all(x.isfinite().all() for x in load_state(states(tmp_path)[-1])[0].values())

@@ -1,0 +1,104 @@
+"""A table of recipes and seeds: each run once, whatever happens in between."""
+
+import json
+import os
+import signal
+import time
+
+import pandas as pd
+import pytest
+import yaml
+
+from rwkvlib.engine import sweep as module
+from rwkvlib.engine.checkpoint import states
+from rwkvlib.engine.sweep import read_table, sweep
+
+
+@pytest.fixture
+def write_table(tmp_path, write_recipe):
+    write_recipe()
+
+    def write(runs, **fields):
+        (tmp_path / "table.yaml").write_text(yaml.safe_dump(dict(runs=runs, **fields)))
+        return tmp_path / "table.yaml"
+
+    return write
+
+
+def test_a_table_is_recipes_times_seeds(write_table):
+    runs = {"a": {"config": "recipe.yaml"}, "b": {"config": "recipe.yaml", "lr": 0.1, "overrides": {"ccm": False}}}
+    table = read_table(write_table(runs, seeds=[3, 4], budget_seconds=5, test="validation"))
+    assert list(table) == ["a_3", "a_4", "b_3", "b_4"]
+    config, test = table["b_4"]
+    assert (config.seed, config.lr, config.budget_seconds, test) == (4, 0.1, 5, "validation")
+    assert config.overrides["ccm"] is False and config.overrides["dims"] == (8, 8, 16, 16)
+
+
+def test_results_are_collected_and_finished_runs_skipped(tmp_path, write_table, monkeypatch):
+    path = write_table({"t": {"config": "recipe.yaml", "epochs": 1}}, seeds=[0, 1])
+    table = sweep(path, tmp_path / "out", progress=False)
+    assert list(table["name"]) == ["t_0", "t_1"] and table["dice"].between(0, 1).all()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "table.csv"), table)
+    assert [row["name"] for row in json.loads((tmp_path / "out" / "table.json").read_text())] == ["t_0", "t_1"]
+    result = json.loads((tmp_path / "out" / "t_1.json").read_text())
+    assert result["provenance"]["seed"] == 1 and len(result["images"]) == 2 and result["log"][0]["step"] == 2
+    assert str(tmp_path) not in json.dumps(result)
+    monkeypatch.setattr(module, "train", lambda *args, **kwargs: pytest.fail("a finished run was trained again"))
+    pd.testing.assert_frame_equal(sweep(path, tmp_path / "out", progress=False), table)
+    with pytest.raises(ValueError, match=r"out: .*t_0\.json' is of another recipe"):
+        sweep(write_table({"t": {"config": "recipe.yaml", "epochs": 2}}), tmp_path / "out", progress=False)
+
+
+def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path, write_table, start_process, monkeypatch):
+    path = write_table({"t": {"config": "recipe.yaml", "epochs": 25}}, seeds=[0, 1])
+    process = start_process("-m", "rwkvlib", "sweep", path, "--out", tmp_path / "out")
+    deadline = time.monotonic() + 90
+    while not states(tmp_path / "out/runs/t_1") and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stdout.read()
+    assert (tmp_path / "out" / "t_0.json").exists() and not (tmp_path / "out" / "t_1.json").exists()
+    done = int(states(tmp_path / "out/runs/t_1")[-1].name[5:])
+    before, train, logs = (tmp_path / "out" / "t_0.json").read_bytes(), module.train, []
+
+    def seen(config, out, **kwargs):
+        steps = [int(path.name[5:]) for path in states(out)]
+        logs.append((config.seed, steps[-1]))
+        return train(config, out, **kwargs)
+
+    monkeypatch.setattr(module, "train", seen)
+    table = sweep(path, tmp_path / "out", progress=False)
+    assert logs == [(1, done)] and 0 < done < 50 and list(table["steps"]) == [50, 50]
+    assert (tmp_path / "out" / "t_0.json").read_bytes() == before
+
+
+def test_one_failing_run_does_not_cost_the_others_theirs(tmp_path, write_table):
+    runs = {"bad": {"config": "recipe.yaml", "batch_size": 64}, "good": {"config": "recipe.yaml", "epochs": 1}}
+    with pytest.raises(RuntimeError, match=r"runs: bad_0 failed \(ValueError: batch_size: expected at most the 8"):
+        sweep(write_table(runs), tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "good_0.json").exists() and not (tmp_path / "out" / "bad_0.json").exists()
+    assert list(pd.read_csv(tmp_path / "out" / "table.csv")["name"]) == ["good_0"]
+
+
+def test_a_budget_holds_for_every_run(tmp_path, write_table):
+    runs = {name: {"config": "recipe.yaml", "model": name} for name in ("rwkv_unet_t", "unet")}
+    runs["unet"]["overrides"] = {"channels": [4, 8], "strides": [2]}
+    path = write_table(runs, budget_seconds=1.5)
+    (tmp_path / "recipe.yaml").write_text("data: synthetic:8\nsize: 32\nepochs: 10000\nbatch_size: 4\n")
+    table = sweep(path, tmp_path / "out", progress=False)
+    assert table["seconds"].between(1.5, 4).all() and list(table["model"]) == ["rwkv_unet_t", "unet"]
+    assert table["steps"][1] > table["steps"][0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(runs={"a": {}}), "config: expected the recipe of run 'a', got none"),
+        (dict(runs={"a": {"config": "recipe.yaml", "lrr": 1}}), "lrr: unknown name 'lrr'; near ones: lr"),
+        (dict(runs=["a"]), "table: expected runs and any of"),
+        (dict(runs={}, seed=[1]), "table: expected runs and any of"),
+    ],
+)
+def test_bad_tables_are_named(fields, message, write_table):
+    with pytest.raises(ValueError, match=message):
+        read_table(write_table(**fields))
