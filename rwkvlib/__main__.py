@@ -25,7 +25,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from .provenance import provenance, write_result
 
     model, meta = load_checkpoint(args.checkpoint)
-    table = evaluate(model, load_data(args.data, args.split, size=meta["size"]))
+    table = evaluate(model, load_data(args.data, args.split, size=meta["size"], column=args.column))
     mean = {name: float(table[name].mean()) for name in ("dice", "iou", "hd95")}
     print(f"{len(table)} scores on {args.split}: " + ", ".join(f"{key} {value:.4f}" for key, value in mean.items()))
     if args.out:
@@ -34,6 +34,7 @@ def _evaluate(args: argparse.Namespace) -> None:
             # Base names only: a result must not depend on where somebody keeps their files.
             data=Path(args.data).name,
             split=args.split,
+            column=args.column,
             checkpoint=meta,
             mean=mean,
             hd95_undefined=int(table["hd95"].isna().sum()),
@@ -112,6 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--checkpoint", required=True, help="a .safetensors file of train")
     p.add_argument("--data", required=True, help="as for train")
     p.add_argument("--split", default="test")
+    p.add_argument("--column", default="split", help="of items.csv, where a set is split in several ways")
     p.add_argument("--out", help="JSON file to write scores, learning curve and provenance to")
 
     p = commands.add_parser(

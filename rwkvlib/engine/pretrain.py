@@ -85,7 +85,7 @@ def pretrain(
     Arguments, files and errors as of `rwkvlib.engine.train.train`; the score is the accuracy on
     ``data/validation/CLASS/*``. ``model.safetensors`` is what segmentation takes as ``pretrained=``.
     """
-    accelerator = start(config, out, resume)
+    accelerator = start(config, out, resume, progress)
     if config.augment not in ("imagenet", "none"):
         raise ValueError(f"augment: expected imagenet or none for classification, got {config.augment!r}")
     stored = config.size * 8 // 7  # 256 for 224, as is usual: crops are taken of it

@@ -61,8 +61,8 @@ class Progress:
     log: list[dict] = field(default_factory=list)
 
 
-def start(config: Recipe, out: str | Path, resume: bool | str) -> Accelerator:
-    """Checks that the folder `out` is free or holds this run, notes the recipe in it, seeds."""
+def start(config: Recipe, out: str | Path, resume: bool | str, progress: bool) -> Accelerator:
+    """Checks that the folder `out` is free or holds this run, notes the recipe in it and prints it, seeds."""
     out, recipe = Path(out), json.loads(json.dumps(asdict(config)))  # with lists in the place of tuples
     if resume not in (True, False, "previous"):
         raise ValueError(f"resume: expected true, false or previous, got {resume!r}")
@@ -81,7 +81,8 @@ def start(config: Recipe, out: str | Path, resume: bool | str) -> Accelerator:
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
         write_file(file, json.dumps(recipe, indent=1).encode())
-    accelerator.print(config.describe())
+    if progress:
+        accelerator.print(config.describe())
     set_seed(config.seed)
     return accelerator
 
@@ -252,7 +253,7 @@ def train(
         ValueError: `resume` with another config than the run's, a damaged checkpoint, bad data (see `load_data`).
         FloatingPointError: the loss is not finite; the message names the items. OSError: a file cannot be written.
     """
-    accelerator = start(config, out, resume)
+    accelerator = start(config, out, resume, progress)
     data = load_data(config.data, "train", size=config.size, column=config.split)
     overrides = dict(config.overrides, num_classes=config.num_classes)
     model = build_model(config.model, **overrides)
