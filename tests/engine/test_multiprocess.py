@@ -49,9 +49,8 @@ def test_two_processes_equal_one(tmp_path, write_recipe, start_process, one_thre
     )
     runs = {f"{n}": ["overrides.drop_path=0", f"accumulate={n}"] for n in (1, 2)}
     commands = [["train", str(path), *settings, f"out={tmp_path / name}"] for name, settings in runs.items()]
-    (tmp_path / "both.py").write_text(
-        f"import torch\ntorch.set_num_threads(1)\nfrom rwkvlib.__main__ import main\nfor command in {commands!r}:\n    main(command)"
-    )
+    lines = ["import torch", "from rwkvlib.__main__ import main", "torch.set_num_threads(1)"]
+    (tmp_path / "both.py").write_text("\n".join([*lines, f"for command in {commands!r}:", "    main(command)"]))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     process = start_process(*launch, tmp_path / "both.py")
     output = process.communicate(timeout=120)[0]
