@@ -21,8 +21,8 @@ from torch import nn
 from rwkvlib import create_model
 from rwkvlib.analysis import count_parameters, receptive_field_radius
 from rwkvlib.data import right_side, synthetic_long_range
+from rwkvlib.engine.losses import make_loss
 from rwkvlib.engine.predict import normalise
-from rwkvlib.engine.train import make_loss
 from rwkvlib.provenance import provenance, write_result
 
 TEST_SEED = 2 * 10**6  # training images have the seeds from 0
@@ -67,7 +67,7 @@ def train(model: nn.Module, distance: int, args: argparse.Namespace, device: str
     model.train().to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
-    loss_function, losses = make_loss(1), []
+    loss_function, losses = make_loss("binary", 1), []
     for step in range(args.steps):
         seeds = range(step * args.batch // 2, (step + 1) * args.batch // 2)
         image, mask = pairs(seeds, args.size, distance)

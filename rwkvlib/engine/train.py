@@ -7,10 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn as nn
 from accelerate import Accelerator
 from accelerate.utils import set_seed
-from monai.losses import DiceCELoss
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -19,6 +17,7 @@ from ..data.dataset import load_data
 from ..models import create_model
 from .checkpoint import save_checkpoint
 from .evaluate import evaluate
+from .losses import make_loss
 from .predict import normalise
 
 
@@ -43,14 +42,6 @@ class TrainConfig:
         for name in ("size", "epochs", "batch_size", "num_classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-
-
-def make_loss(num_classes: int) -> nn.Module:
-    """0.5 cross-entropy + Dice, the paper's for binary masks: Dice over the whole batch, with squared denominators."""
-    common = dict(squared_pred=True, batch=True, lambda_ce=0.5, lambda_dice=1.0, smooth_nr=1e-5, smooth_dr=1e-5)
-    if num_classes == 1:
-        return DiceCELoss(sigmoid=True, **common)
-    return DiceCELoss(softmax=True, to_onehot_y=True, **common)
 
 
 def _write(path: Path, save) -> None:
@@ -104,7 +95,7 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     model, optimiser, loader = accelerator.prepare(model, optimiser, loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, config.lr, total_steps=config.epochs * len(loader))
-    loss_function = make_loss(config.num_classes)
+    loss_function = make_loss("binary", config.num_classes)
     augment = default_augmentation() if config.augment else None
     meta = dict(
         model=config.model,
