@@ -3,7 +3,7 @@
 from .complexity import count_macs, count_parameters
 from .erf import effective_receptive_field, receptive_contribution
 from .receptive_field import receptive_field_radius
-from .statistics import Interval, bootstrap_interval, paired_difference
+from .statistics import Interval, bootstrap_interval, paired_difference, summarise
 
 __all__ = [
     "Interval",
@@ -14,4 +14,5 @@ __all__ = [
     "paired_difference",
     "receptive_contribution",
     "receptive_field_radius",
+    "summarise",
 ]

@@ -1,6 +1,6 @@
 """Means with intervals over the units that are independent: patients, sequences, groups of duplicates; else cases."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -102,3 +102,51 @@ def paired_difference(
     return bootstrap_interval(
         a.assign(**{value: (left - right.reindex(left.index)).to_numpy()}), value, unit, **options
     )
+
+
+# What is independent in a data set, by the column that says so; in this order.
+UNITS = ("patient", "sequence", "group")
+
+
+def default_unit(table: pd.DataFrame) -> str:
+    """The first of the columns patient, sequence and group that the table has, else ``name``: the case."""
+    return next((unit for unit in UNITS if unit in table), "name")
+
+
+def summarise(
+    table: pd.DataFrame,
+    unit: str | None = None,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> dict:
+    """Means with intervals of a table of `rwkvlib.engine.evaluate.evaluate`.
+
+    Args:
+        unit: column that is resampled, see `bootstrap_interval`; None takes `default_unit`.
+
+    Returns:
+        A dict of unit, confidence, resamples, seed, ``overall`` and ``classes``: by class (as text) and score an
+        `Interval` as a dict. Overall, a case counts with the mean of its classes, those that are undefined left out.
+
+    Raises: ValueError as `bootstrap_interval` does.
+    """
+    unit = default_unit(table) if unit is None else unit
+    options = dict(confidence=confidence, resamples=resamples, seed=seed)
+    scores = [s for s in ("dice", "iou", "hd95", "sensitivity", "specificity") if s in table]
+    if unit not in table:
+        raise ValueError(f"unit: expected one of {list(table)}, got {unit!r}")
+    cases = table.groupby("name", sort=False)
+    if (cases[unit].nunique(dropna=False) > 1).any():
+        raise ValueError(f"unit: expected one {unit!r} for each case")
+    overall = cases[scores].mean()
+    if unit != "name":
+        overall[unit] = cases[unit].first()
+    overall = overall.reset_index()
+
+    def intervals(rows: pd.DataFrame) -> dict:
+        return {s: asdict(bootstrap_interval(rows, s, unit, **options)) for s in scores}
+
+    classes = {str(c): intervals(rows) for c, rows in table.groupby("class")}
+    return {"unit": unit, **options, "overall": intervals(overall), "classes": classes}
