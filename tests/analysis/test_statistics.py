@@ -50,6 +50,10 @@ def test_units_of_several_sizes_keep_the_cases_mean():
     cases = pd.DataFrame({"name": list("abcd"), "patient": [1, 1, 1, 2], "dice": [1.0, 1.0, 1.0, 0.0]})
     found = bootstrap_interval(cases, "dice", "patient")
     assert found.mean == 0.75 and (found.low, found.high) == (0.0, 1.0)
+    # Nine cases of one patient, and one each of two: drawn once each, as in the middle of all draws, 9 of 11 are 1.
+    cases = pd.DataFrame({"name": list("abcdefghijk"), "patient": [1] * 9 + [2, 3], "dice": [1.0] * 9 + [0.0] * 2})
+    middle = bootstrap_interval(cases, "dice", "patient", confidence=0.02)
+    assert (middle.low, middle.high) == pytest.approx((9 / 11, 9 / 11))
 
 
 def test_intervals_are_seeded():
