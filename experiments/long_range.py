@@ -67,7 +67,7 @@ def train(model: nn.Module, distance: int, args: argparse.Namespace, device: str
     model.train().to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
-    loss_function, losses = make_loss("dice_ce", 1), []
+    loss_function, losses = make_loss("binary", 1), []
     for step in range(args.steps):
         seeds = range(step * args.batch // 2, (step + 1) * args.batch // 2)
         image, mask = pairs(seeds, args.size, distance)

@@ -1,6 +1,6 @@
 """Data sets as arrays, their synthetic stand-ins, and augmentation. Knows nothing of models."""
 
-from .dataset import SegmentationData, load_data
+from .dataset import SegmentationData, iter_cases, load_data
 from .synthetic import (
     ORGANS,
     right_side,
@@ -14,6 +14,7 @@ from .window import window
 __all__ = [
     "ORGANS",
     "SegmentationData",
+    "iter_cases",
     "load_data",
     "right_side",
     "synthetic_abdomen",

@@ -114,8 +114,8 @@ def load_data(
             ``:COUNT``. COUNT is how many images (volumes, for the abdomen) the split train has, 320 (8) by default;
             validation and test have a quarter of that each.
         split: a value of the column that `column` names; None takes all items.
-        size: height and width in pixels to resize to (images antialiased, masks nearest); None keeps the files' own,
-            which must then be all the same. Synthetic images have 128 by default.
+        size: height and width in pixels to resize to (images antialiased, masks nearest, spacing_x and spacing_y scaled
+            alike); None keeps the files' own, which must then be all the same. Synthetic images have 128 by default.
         column: of ``items.csv``, where a data set is split in several ways.
 
     Raises:
@@ -125,25 +125,76 @@ def load_data(
     """
     if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
         return _synthetic(str(data), split, 128 if size is None else size)
-    chosen = list(iter_items(data))
-    items = pd.DataFrame([row for row, _ in chosen])
-    if split is not None:
-        if column not in items:
-            raise ValueError(f"column: expected one of {list(items.columns.drop('name'))}, got {column!r}")
-        splits = sorted(items[column].dropna().unique())
-        if split not in splits:
-            raise ValueError(f"split: expected one of {splits}, got {split!r}")
-        items = items[items[column] == split]
+    rows, readers = _choose(data, split, column)
     images, masks = [], []
-    for i in items.index:
-        image, mask = chosen[i][1]()
+    for row, reader in zip(rows, readers, strict=True):
+        image, mask = reader()
         if size is not None:
+            for axis, pixels in zip("xy", image.size, strict=True):
+                if f"spacing_{axis}" in row:
+                    row[f"spacing_{axis}"] *= pixels / size
             image, mask = image.resize((size, size), Image.BILINEAR), mask.resize((size, size), Image.NEAREST)
         images.append(np.asarray(image))
         masks.append(np.asarray(mask, dtype=np.uint8))
     if len({image.shape for image in images}) > 1:
         raise ValueError("size: the images differ in size; give one to resize them to")
-    return SegmentationData(np.stack(images), np.stack(masks), items.reset_index(drop=True))
+    return SegmentationData(np.stack(images), np.stack(masks), pd.DataFrame(rows))
+
+
+def iter_cases(data: str | Path, split: str | None = None, *, column: str = "split") -> Iterator[SegmentationData]:
+    """The cases of a split one by one, at their own sizes: the slices of a volume, or a single image. Only one is in
+    memory at a time. Arguments and errors are those of `load_data`."""
+    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
+        whole = load_data(data, split)
+        for places in case_rows(whole.items):
+            items = whole.items.iloc[places].reset_index(drop=True)
+            yield SegmentationData(whole.images[places], whole.masks[places], items)
+        return
+    rows, readers = _choose(data, split, column)
+    for places in case_rows(pd.DataFrame(rows)):
+        pairs = [readers[i]() for i in places]
+        if len({image.size for image, _ in pairs}) > 1:
+            raise ValueError(f"data: the slices of volume {rows[places[0]]['volume']!r} differ in size")
+        images, masks = (np.stack([np.asarray(x[part], dtype=np.uint8) for x in pairs]) for part in (0, 1))
+        yield SegmentationData(images, masks, pd.DataFrame([rows[i] for i in places]))
+
+
+def has_volumes(data: str | Path) -> bool:
+    """Whether the items of a data set are slices of volumes. Errors are those of `load_data`."""
+    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
+        return str(data).startswith("synthetic-abdomen")
+    return any("volume" in row and not pd.isna(row["volume"]) for row, _ in iter_items(data))
+
+
+def _choose(data: str | Path, split: str | None, column: str) -> tuple[list[dict], list[Callable]]:
+    """The rows of a split, and what reads the image and mask of each."""
+    chosen = list(iter_items(data))
+    if split is not None:
+        if chosen and column not in chosen[0][0]:
+            raise ValueError(f"column: expected one of {[c for c in chosen[0][0] if c != 'name']}, got {column!r}")
+        splits = sorted({row[column] for row, _ in chosen if not pd.isna(row[column])})
+        if split not in splits:
+            raise ValueError(f"split: expected one of {splits}, got {split!r}")
+        chosen = [item for item in chosen if item[0][column] == split]
+    return [row for row, _ in chosen], [reader for _, reader in chosen]
+
+
+def case_rows(items: pd.DataFrame) -> list[list[int]]:
+    """The places of each case's rows: of the slices of a volume, from the first to the last, or of one image.
+
+    Raises: ValueError where volumes are not whole numbers of neighbouring slices.
+    """
+    if "volume" not in items or items["volume"].isna().all():
+        return [[i] for i in range(len(items))]
+    if items["volume"].isna().any() or "slice" not in items:
+        raise ValueError("items: expected volume and slice for every item, or volume for none")
+    places = []
+    for volume, part in items.reset_index(drop=True).groupby("volume", sort=False):
+        part = part.sort_values("slice")
+        if not (part["slice"].diff()[1:] == 1).all():
+            raise ValueError(f"items: expected volume {volume!r} to have every slice once, got {list(part['slice'])}")
+        places.append(list(part.index))
+    return places
 
 
 SYNTHETIC = ("synthetic", "synthetic-abdomen", "synthetic-long-range@DISTANCE", "synthetic-ultrasound")

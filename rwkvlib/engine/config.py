@@ -80,7 +80,8 @@ class TrainConfig(Recipe):
 
     split: str = "split"  # the column of items.csv that holds train, validation, test
     validation: str | None = "validation"  # its value for the validation images; None: there are none
-    loss: str = "dice_ce"
+    loss: str = "binary"  # a name of `rwkvlib.engine.losses`
+    protocol: Literal["strict", "paper"] = "strict"  # of the scores, see `rwkvlib.engine.metrics`
     pretrained: str | None = None  # a checkpoint of an encoder, see `load_encoder`
 
     def __post_init__(self):

@@ -14,6 +14,7 @@ from ..provenance import provenance, write_result
 from .checkpoint import load_checkpoint, states, write_file
 from .config import TrainConfig, load_config
 from .evaluate import evaluate
+from .metrics import SCORES
 from .pretrain import pretrain
 from .train import train
 
@@ -81,7 +82,7 @@ def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
 def sweep(table: str | Path, out: str | Path, progress: bool = True) -> pd.DataFrame:
     """Trains and scores every run of a table (see `read_table`), each in turn.
 
-    Writes ``NAME.json`` when a run is finished (recipe, log, scores of every image, provenance), and after each of
+    Writes ``NAME.json`` when a run is finished (recipe, log, scores of every case, provenance), and after each of
     them ``table.csv`` and ``table.json`` with one row a run. What has its file is skipped; what was interrupted goes
     on from its last checkpoint in ``runs/NAME``.
 
@@ -104,15 +105,16 @@ def sweep(table: str | Path, out: str | Path, progress: bool = True) -> pd.DataF
         try:
             log = train(config, out / "runs" / name, resume=True, progress=progress)
             model, meta = load_checkpoint(out / "runs" / name / "model.safetensors")
-            scores = evaluate(model, load_data(config.data, test, size=config.size, column=config.split))
+            data = load_data(config.data, test, size=config.size, column=config.split)
+            scores = evaluate(model, data, protocol=config.protocol)
         except Exception as error:  # one bad run must not cost the others theirs
             traceback.print_exc()
             failed[name] = f"{type(error).__name__}: {error}"
             continue
-        mean = {key: float(scores[key].mean()) for key in scores.select_dtypes("number") if key != "class"}
+        mean = {key: float(scores[key].mean()) for key in SCORES}
         origin = provenance(config.seed, f"python -m rwkvlib sweep {Path(table).name}")
-        images = json.loads(scores.round(5).to_json(orient="records"))
-        result = dict(name=name, config=recipe, mean=mean, weights=meta.get("metrics"), log=log, images=images)
+        cases = json.loads(scores.round(5).to_json(orient="records"))
+        result = dict(name=name, config=recipe, mean=mean, weights=meta.get("metrics"), log=log, cases=cases)
         write_result(file, result | {"provenance": origin})
         _collect(out, list(runs))
     if failed:

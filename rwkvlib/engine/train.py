@@ -110,7 +110,7 @@ def fit(
     per_epoch = len(task.data) // config.batch_size
     total, warmup = per_epoch * config.epochs, config.warmup_epochs * per_epoch
     end = min(total, (stop_after or config.epochs) * per_epoch)
-    factor = make_schedule(config.schedule, total, per_epoch)
+    factor = make_schedule(config.schedule, total, per_epoch, config.epochs)
 
     plain = task.model.to(accelerator.device, memory_format=torch.channels_last)
     average = None
@@ -207,7 +207,8 @@ def fit(
             now.log.append(dict(row, seconds=now.seconds))
             now.loss, now.count = 0.0, 0
             if is_main:
-                scores = [r.get(task.score) for r in now.log]
+                # A score may be undefined, and then it is no best one.
+                scores = [-math.inf if math.isnan(s := r.get(task.score, math.nan)) else s for r in now.log]
                 if config.choose == "last" or scores[-1] >= max(scores):
                     save_checkpoint(out / "model.safetensors", kept, dict(meta, metrics=now.log[-1]))
                 write_file(out / "log.json", json.dumps(now.log, indent=1).encode())
@@ -266,7 +267,7 @@ def train(
         validation = load_data(config.data, config.validation, size=config.size, column=config.split)
 
         def validate(model: nn.Module) -> dict[str, float]:
-            table = evaluate(model, validation, batch_size=config.batch_size, hd95=False)
+            table = evaluate(model, validation, protocol=config.protocol, batch_size=config.batch_size, hd95=False)
             return {"dice": float(table["dice"].mean())}
 
     augment = make_augmentation(config.augment, config.size)

@@ -39,7 +39,7 @@ def test_what_the_paper_does_not_publish_is_marked():
     for name in ("epochs", "batch_size", "lr", "weight_decay", "schedule", "augment"):
         line = next(line for line in described.splitlines() if line.startswith(f"  {name}:"))
         assert line.endswith("(assumed, not published)")
-    assert "  loss: dice_ce\n" in described + "\n", "the loss is published"
+    assert "  loss: binary\n" in described + "\n", "the loss is published"
 
 
 @pytest.mark.parametrize("name", RECIPES)

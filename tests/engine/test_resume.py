@@ -39,17 +39,19 @@ def test_a_run_killed_at_a_random_step_ends_with_the_same_weights(tmp_path, writ
     # 5 steps an epoch and 3 from one checkpoint to the next: most are inside an epoch.
     path = write_recipe(data="synthetic:20", epochs=12, save_every=3, augment="strong")
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    dice = random.SystemRandom()  # training itself seeds the other one
+    target, deadline = dice.randrange(3, 31, 3), time.monotonic() + 90
     process = start_process("-m", "rwkvlib", "train", path, f"out={killed}")
-    main(["train", str(path), f"out={whole}"])
-    deadline = time.monotonic() + 90
-    while not states(killed) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    time.sleep(random.SystemRandom().uniform(0, 2))  # training itself seeds the other one
+    while not any(int(state.name[5:]) >= target for state in states(killed)):
+        assert process.poll() is None and time.monotonic() < deadline, "no checkpoint to kill the run at"
+        time.sleep(0.005)
+    time.sleep(dice.uniform(0, 0.1))
     os.kill(process.pid, signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, process.stdout.read()
     step = load_state(states(killed)[-1])[1]["progress"]["step"]
     print("killed after the checkpoint of step", step)
     assert 3 <= step < 60 and step % 3 == 0
+    main(["train", str(path), f"out={whole}"])
     begun = (killed / "provenance.json").read_bytes()
     main(["train", str(path), f"out={killed}", "resume=true"])
     assert (killed / "provenance.json").read_bytes() == begun, "of the start, which a kill does not cost"

@@ -41,7 +41,7 @@ def test_results_are_collected_and_finished_runs_skipped(tmp_path, write_table, 
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "table.csv"), table)
     assert [row["name"] for row in json.loads((tmp_path / "out" / "table.json").read_text())] == ["t_0", "t_1"]
     result = json.loads((tmp_path / "out" / "t_1.json").read_text())
-    assert result["provenance"]["seed"] == 1 and len(result["images"]) == 2 and result["log"][0]["step"] == 2
+    assert result["provenance"]["seed"] == 1 and len(result["cases"]) == 2 and result["log"][0]["step"] == 2
     assert str(tmp_path) not in json.dumps(result)
     monkeypatch.setattr(module, "train", lambda *args, **kwargs: pytest.fail("a finished run was trained again"))
     pd.testing.assert_frame_equal(sweep(path, tmp_path / "out", progress=False), table)

@@ -1,0 +1,166 @@
+"""Losses: the paper's formula, MONAI's class, and the same gradient from any number of processes."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from monai.losses import DiceCELoss, DiceLoss
+
+from rwkvlib import create_model
+from rwkvlib.data import load_data
+from rwkvlib.engine.losses import LOSSES, make_loss
+from rwkvlib.engine.predict import normalise
+
+
+def batch(classes, shape=(3, 9, 7), seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    b, h, w = shape
+    logits = torch.randn(b, classes, h, w, generator=generator)
+    return logits, torch.randint(0, max(2, classes), (b, 1, h, w), generator=generator).float()
+
+
+def naive_dice(logits, mask):
+    """Class by class, pixel sums over the whole batch, squares in the denominator: TransUNet's loop."""
+    p, total = logits.softmax(1), 0.0
+    for c in range(p.shape[1]):
+        g = (mask[:, 0] == c).float()
+        total += 1 - (2 * (p[:, c] * g).sum() + 1e-5) / ((p[:, c] ** 2).sum() + (g**2).sum() + 1e-5)
+    return total / p.shape[1]
+
+
+@pytest.mark.parametrize(("name", "ce", "dice"), [("synapse", 0.5, 0.5), ("acdc", 0.2, 0.8), ("binary", 0.5, 1.0)])
+def test_the_loss_is_the_papers(name, ce, dice):
+    logits, mask = batch(4)
+    expected = ce * torch.nn.functional.cross_entropy(logits, mask[:, 0].long()) + dice * naive_dice(logits, mask)
+    torch.testing.assert_close(make_loss(name, 4)(logits, mask), expected)
+
+
+def test_the_binary_loss_is_the_papers():
+    logits, mask = batch(1)
+    p = logits.sigmoid()
+    dice = 1 - (2 * (p * mask).sum() + 1e-5) / (p.square().sum() + mask.square().sum() + 1e-5)
+    expected = 0.5 * torch.nn.functional.binary_cross_entropy_with_logits(logits, mask) + dice
+    torch.testing.assert_close(make_loss("binary", 1)(logits, mask), expected)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("classes", [1, 2, 9])
+def test_the_loss_and_its_gradient_are_monais(name, classes):
+    logits, mask = batch(classes)
+    mask[mask == classes - 1] = 0  # with a class that does not occur, where the smoothing term decides
+    ce, dice = LOSSES[name]
+    kind = dict(sigmoid=True) if classes == 1 else dict(softmax=True, to_onehot_y=True)
+    smooth = dict(smooth_nr=1e-5, smooth_dr=1e-5)
+    monai = DiceCELoss(squared_pred=True, batch=True, lambda_ce=ce, lambda_dice=dice, **smooth, **kind)
+    a, b = (logits.clone().requires_grad_() for _ in range(2))
+    ours, theirs = make_loss(name, classes)(a, mask), monai(b, mask)
+    torch.testing.assert_close(ours, theirs)
+    ours.backward(), theirs.backward()
+    torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_the_dice_of_a_batch_is_not_the_mean_of_its_images():
+    logits, mask = batch(3)
+    mask[0] = 0
+    per_image = DiceLoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=1e-5, smooth_dr=1e-5)
+    assert abs(per_image(logits, mask) - naive_dice(logits, mask)) > 0.01
+
+
+@pytest.mark.parametrize("classes", [1, 3])
+def test_shares_of_a_batch_give_the_gradient_of_the_whole(classes):
+    """What a process does with its share: the sums of all, the gradient of its own part times the processes, and the
+    mean over the processes, as DistributedDataParallel takes it. Shares may differ in size."""
+    logits, mask = batch(classes, (5, 6, 6))
+    w = torch.tensor(1.3, requires_grad=True)
+    whole = make_loss("binary", classes)(w * logits, mask)
+    (expected,) = torch.autograd.grad(whole, w)
+    shares = [slice(0, 2), slice(2, 5)]
+    sums = []
+
+    def record(x):
+        sums.append(x.detach())
+        return x
+
+    for share in shares:
+        make_loss("binary", classes, record)(w * logits[share], mask[share])
+
+    class Sum(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return sums[0] + sums[1]
+
+        @staticmethod
+        def backward(ctx, grad):
+            return 2 * grad
+
+    gradients = []
+    for share in shares:
+        loss = make_loss("binary", classes, Sum.apply)(w * logits[share], mask[share])
+        torch.testing.assert_close(loss, whole)
+        gradients.append(torch.autograd.grad(loss, w)[0])
+    torch.testing.assert_close(sum(gradients) / 2, expected)
+
+
+TWO = """
+import sys, torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from rwkvlib.engine.losses import SumOverProcesses, make_loss
+rank = int(sys.argv[1])
+dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+torch.manual_seed(0)
+model = torch.nn.Conv2d(2, 3, 3, padding=1).double()
+x, mask = torch.randn(5, 2, 8, 8).double(), torch.randint(0, 3, (5, 1, 8, 8))
+whole = make_loss("acdc", 3)(model(x), mask)
+expected = torch.autograd.grad(whole, list(model.parameters()))
+share = slice(0, 2) if rank == 0 else slice(2, 5)
+parallel = DistributedDataParallel(model)
+loss = make_loss("acdc", 3, SumOverProcesses.apply)(parallel(x[share]), mask[share])
+loss.backward()
+torch.testing.assert_close(loss, whole, rtol=0, atol=1e-12)
+for p, e in zip(model.parameters(), expected):
+    torch.testing.assert_close(p.grad, e, rtol=0, atol=1e-12)
+alone = make_loss("acdc", 3)(model(x[share]), mask[share])
+assert abs(alone - whole) > 1e-4, "the share's own loss is another one"
+dist.destroy_process_group()
+"""
+
+
+def test_two_processes_have_the_gradient_of_one(tmp_path):
+    command = [sys.executable, "-c", TWO]
+    workers = [subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=-1) for rank in range(2)]
+    for worker in workers:
+        error = worker.communicate(timeout=100)[1].decode()
+        assert worker.returncode == 0, error
+
+
+def test_the_loss_falls():
+    torch.manual_seed(0)
+    data = load_data("synthetic:4", "train", size=32)
+    items = torch.utils.data.default_collate([data[i] for i in range(4)])
+    model = create_model("rwkv_unet_t", depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+    optimiser, loss, found = torch.optim.AdamW(model.parameters(), 5e-3), make_loss("binary", 1), []
+    for _ in range(30):
+        value = loss(model(normalise(items["image"])), items["mask"])
+        optimiser.zero_grad()
+        value.backward()
+        optimiser.step()
+        found.append(value.item())
+    assert sum(found[-3:]) < 0.7 * sum(found[:3])
+
+
+def test_a_loss_names_bad_input():
+    logits, mask = batch(3)
+    loss = make_loss("synapse", 3)
+    with pytest.raises(ValueError, match=r"loss: expected one of binary, synapse, acdc, .* got 'dice'"):
+        make_loss("dice", 3)
+    with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
+        make_loss("acdc", 0)
+    with pytest.raises(ValueError, match=r"logits: expected 3 channels, got shape \(3, 2, 9, 7\)"):
+        loss(logits[:, :2], mask)
+    with pytest.raises(ValueError, match=r"mask: expected shape \(3, 1, 9, 7\), got \(3, 9, 7\)"):
+        loss(logits, mask[:, 0])
+    with pytest.raises(ValueError, match="mask: expected class indices 0 to 2, got 0 to 3"):
+        loss(logits, mask.index_fill(0, torch.tensor(1), 3))
+    with pytest.raises(ValueError, match="mask: expected class indices 0 to 1, got 0 to 255"):
+        make_loss("binary", 1)(logits[:, :1], (mask > 0) * 255)

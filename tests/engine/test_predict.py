@@ -1,0 +1,278 @@
+"""Prediction: any size, windows, flips, and files of every kind, good and bad."""
+
+import builtins
+import gzip
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rwkvlib import create_model, predict
+from rwkvlib.__main__ import main
+from rwkvlib.data import synthetic_polyps
+from rwkvlib.engine.checkpoint import save_checkpoint
+from rwkvlib.engine.predict import fold_batchnorm, normalise, overlay, predict_files, read_picture
+
+TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+
+
+class Threshold(torch.nn.Module):
+    """A mask (one channel) or the first classes (several), pixel by pixel from the first channel's grey."""
+
+    def __init__(self, channels=1):
+        super().__init__()
+        self.channels = channels
+        self.seen = []
+        self.p = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        self.seen.append(tuple(x.shape[2:]))
+        grey = x[:, 0] * 0.229 + 0.485
+        if self.channels == 1:
+            return (grey - 0.5)[:, None]
+        return -torch.stack([(grey * (self.channels - 1) - c).abs() for c in range(self.channels)], 1)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 40), (33, 31), (5, 7)])
+def test_predict_takes_any_size(size):
+    model = create_model("rwkv_unet_t", **TINY).train()
+    image = torch.rand(2, 3, *size)
+    logits = predict(model, image)
+    assert logits.shape == (2, 1, *size) and model.training
+    if size == (16, 16):
+        with torch.no_grad():
+            torch.testing.assert_close(logits, model.eval()(normalise(image)))
+
+
+@pytest.mark.parametrize("size", [(64, 48), (70, 33), (10, 90), (7, 5)])
+def test_windows_cover_any_size(size):
+    """A network that looks at one pixel at a time says the same of windows and of the whole."""
+    model, image = Threshold(3), torch.rand(1, 3, *size)
+    found = predict(model, image, window=32)
+    assert set(model.seen) == {(32, 32)} and found.shape == (1, 3, *size)
+    torch.testing.assert_close(found, predict(model, image), atol=1e-5, rtol=1e-5)
+
+
+def test_windows_change_what_a_network_sees():
+    torch.manual_seed(0)
+    model, image = create_model("rwkv_unet_t", **TINY), torch.rand(1, 3, 64, 64)
+    assert (predict(model, image) - predict(model, image, window=32)).abs().max() > 1e-4
+
+
+def test_flips_make_the_prediction_of_a_mirror_image_the_mirrored_prediction():
+    torch.manual_seed(0)
+    model, image = create_model("rwkv_unet_t", **TINY), torch.rand(1, 3, 32, 48)
+    for axis in (2, 3):
+        mirrored = predict(model, image.flip(axis), flips=True).flip(axis)
+        torch.testing.assert_close(mirrored, predict(model, image, flips=True), atol=1e-5, rtol=1e-4)
+        assert (predict(model, image.flip(axis)).flip(axis) - predict(model, image)).abs().max() > 1e-4
+
+
+def test_the_network_sees_the_size_that_is_asked_for():
+    model = Threshold()
+    assert predict(model, torch.rand(1, 3, 20, 50), size=32).shape == (1, 1, 20, 50) and model.seen == [(32, 32)]
+
+
+def test_folding_batchnorm_changes_no_number():
+    model = create_model("rwkv_unet_t", **TINY)
+    x = torch.rand(4, 3, 32, 32)
+    with torch.no_grad():
+        model(x)  # running statistics other than 0 and 1
+        folded = fold_batchnorm(model.eval())
+        torch.testing.assert_close(folded(x), model(x), atol=1e-5, rtol=1e-4)
+    in_convolutions = [m for m in folded.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert len(in_convolutions) == 2, "those before the expansion of stages 1 and 2 stay"
+    with pytest.raises(ValueError, match="model: expected a model in eval mode"):
+        fold_batchnorm(model.train())
+
+
+def test_predict_names_bad_input():
+    model = create_model("rwkv_unet_t", **TINY)
+    with pytest.raises(TypeError, match=r"image: expected a floating-point tensor, got torch\.uint8"):
+        predict(model, torch.zeros(1, 3, 16, 16, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"image: expected shape \(B, C, H, W\), got \(3, 16, 16\)"):
+        predict(model, torch.rand(3, 16, 16))
+    image = torch.rand(1, 3, 16, 16)
+    with pytest.raises(ValueError, match="window: expected at least 16 pixels, got 8"):
+        predict(model, image, window=8)
+    with pytest.raises(ValueError, match="overlap: expected a share from 0 to below 1, got 1"):
+        predict(model, image, window=16, overlap=1)
+    with pytest.raises(ValueError, match="size: expected at least 1, got 0"):
+        predict(model, image, size=0)
+
+
+def grey(seed=0, shape=(21, 34)):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def test_images_of_every_kind_give_their_mask(tmp_path):
+    pixels = grey()
+    pixels[:2] = [[0], [255]]  # so that the 16-bit image's range is the 8-bit one's
+    folder, out = tmp_path / "in", tmp_path / "out"
+    (folder / "deeper").mkdir(parents=True)
+    for name in ("a.png", "b (1).TIF", "deeper/a.bmp"):
+        Image.fromarray(pixels).save(folder / name)
+    Image.fromarray(np.dstack([pixels] * 4)).save(folder / "rgba.png")
+    Image.fromarray(pixels.astype(np.uint16) * 257).save(folder / "sixteen.png")
+    Image.fromarray(np.kron(pixels, np.ones((8, 8), np.uint8))).save(folder / "c.jpeg", quality=100)
+    (folder / "notes.txt").write_text("no image")
+    written = predict_files(Threshold(), [folder], out, progress=False)
+    names = ["a.png", "b (1).png", "c.png", "deeper/a.png", "rgba.png", "sixteen.png"]
+    assert sorted(p.relative_to(out).as_posix() for p in written) == names
+    assert sorted(p.relative_to(out).as_posix() for p in out.rglob("*.*")) == names
+    expected = np.where(pixels / 255 > 0.5, 255, 0)
+    for name in names:
+        mask = np.asarray(Image.open(out / name))
+        if name == "c.png":  # JPEG loses a little
+            assert np.mean(mask[4::8, 4::8] == expected) > 0.95 and mask.shape == (168, 272)
+        else:
+            assert np.mean(mask == expected) > (0.98 if name == "sixteen.png" else 0.9999)
+    again = predict_files(Threshold(), [tmp_path], out, progress=False)
+    assert len(again) == len(names), "results within the folder are no input"
+
+
+def test_several_classes_are_saved_as_indices(tmp_path):
+    Image.fromarray(np.arange(0, 256, 16, dtype=np.uint8).reshape(4, 4)).save(tmp_path / "a.png")
+    predict_files(Threshold(4), [tmp_path / "a.png"], tmp_path / "out", progress=False)
+    assert set(np.unique(Image.open(tmp_path / "out" / "a.png"))) == {0, 1, 2, 3}
+
+
+def test_overlays_colour_the_classes_and_nothing_else(tmp_path):
+    pixels, labels = np.full((4, 6, 3), 100, np.uint8), np.zeros((4, 6), np.uint8)
+    labels[1, :2], labels[2, :2] = 1, 2
+    shown = overlay(pixels, labels)
+    assert (shown[labels == 0] == 100).all() and (shown[labels > 0] != 100).any(-1).all()
+    assert (shown[1, 0] != shown[2, 0]).any()
+    Image.fromarray(synthetic_polyps(0, 40)[0]).save(tmp_path / "a.png")
+    predict_files(Threshold(), [tmp_path / "a.png"], tmp_path / "out", with_overlay=True, progress=False)
+    assert sorted(f.name for f in (tmp_path / "out").iterdir()) == ["a.png", "a_overlay.png"]
+    assert Image.open(tmp_path / "out" / "a_overlay.png").size == (40, 40)
+
+
+@pytest.fixture
+def nibabel():
+    return pytest.importorskip("nibabel")
+
+
+# Axes of a file to the patient's left or right, back or front, head or feet; and one with the slices first.
+AFFINES = [np.diag(d) for d in [(1.0, 1, 3, 1), (-1.0, -1, 3, 1), (1.0, -1, -3, 1)]]
+AFFINES.append(np.array([[0.0, 1, 0, 5], [0, 0, -1, 6], [3, 0, 0, 7], [0, 0, 0, 1]]))
+
+
+@pytest.mark.parametrize("affine", AFFINES, ids=["RAS", "LPS", "RPI", "SRP"])
+@pytest.mark.parametrize("as_stored", [False, True])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_volumes_mask_lies_on_its_own_grid(nibabel, tmp_path, affine, as_stored, suffix):
+    values = np.random.default_rng(0).integers(-1000, 1000, (6, 18, 20)).astype(np.int16)
+    file = tmp_path / f"ct{suffix}"
+    nibabel.save(nibabel.Nifti1Image(values, affine), file)
+    model = Threshold(3)
+    (path,) = predict_files(
+        model, [file], tmp_path / "out", hu=(-125, 275), as_stored=as_stored, with_overlay=True, progress=False
+    )
+    found = nibabel.load(path)
+    assert path.name == "ct.nii.gz" and np.array_equal(found.affine, affine)
+    labels = np.asarray(found.dataobj)
+    unit = np.rint((np.clip(values, -125, 275) + 125) / 400 * 255) / 255
+    assert labels.dtype == np.uint8 and np.array_equal(labels, np.rint(unit * 2))
+    slices = 6 if affine[2, 0] and not as_stored else 20
+    assert len(list((tmp_path / "out" / "ct_overlay").iterdir())) == slices
+
+
+def test_a_volume_is_seen_as_it_is_prepared_for_training(nibabel, tmp_path):
+    volumes = pytest.importorskip("data_scripts.volumes")
+    values = np.random.default_rng(0).normal(0, 300, (9, 8, 7))
+    file = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(values, AFFINES[3]), file)
+    for axial in (True, False):
+        expected, _ = volumes.read_nifti(file, axial=axial)
+        seen = read_picture(file, as_stored=not axial).pixels
+        assert np.array_equal(seen[..., 0], volumes.stretch(expected)) and seen.shape[-1] == 3
+
+
+def test_unreadable_files_are_named_and_the_others_masks_kept(nibabel, tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for name in ("a.png", "whole.png"):
+        Image.fromarray(grey()).save(folder / name)
+    content = (folder / "a.png").read_bytes()
+    (folder / "cut.png").write_bytes(content[: len(content) // 2])
+    (folder / "text.jpg").write_text("no image")
+    (folder / "cut.nii.gz").write_bytes(gzip.compress(b"x" * 500)[:20])
+    nibabel.save(nibabel.Nifti1Image(np.zeros((4, 4, 4, 2), np.int16), np.eye(4)), folder / "time.nii")
+    nibabel.save(nibabel.Nifti1Image(np.full((4, 4, 4), np.nan, np.float32), np.eye(4)), folder / "nan.nii")
+    pages = [Image.fromarray(grey(i)) for i in range(2)]
+    pages[0].save(folder / "pages.tif", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="path: 6 of 8 files could not be read") as error:
+        predict_files(Threshold(), [folder], out, progress=False)
+    for part in ("cut.png: ", "text.jpg: ", "cut.nii.gz: ", "time.nii: expected 3 dim", "nan.nii: values that are not"):
+        assert part in str(error.value)
+    assert "pages.tif: expected one image, got 2" in str(error.value)
+    assert sorted(f.name for f in out.iterdir()) == ["a.png", "whole.png"]
+
+
+def test_bad_paths_are_named_before_anything_is_written(tmp_path):
+    for name in ("a.png", "a.bmp"):
+        Image.fromarray(grey()).save(tmp_path / name)
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "empty").mkdir()
+    for paths, kind, message in [
+        (["a.png", "nothing"], FileNotFoundError, "path: no file or folder"),
+        (["a.png", "a.txt"], ValueError, r"path: expected one of \.png, .* got 'a\.txt'"),
+        (["empty"], FileNotFoundError, "path: no image"),
+        (["a.png", "a.bmp"], ValueError, r"path: several files would be written to a\.png"),
+    ]:
+        with pytest.raises(kind, match=message):
+            predict_files(Threshold(), [tmp_path / p for p in paths], tmp_path / "out", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_nibabel_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.nii.gz").write_bytes(b"")
+    plain = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name == "nibabel":
+            raise ImportError(name)
+        return plain(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ImportError, match=r"nibabel: needed to read a\.nii\.gz; pip install nibabel"):
+        predict_files(Threshold(), [tmp_path / "a.nii.gz"], tmp_path / "out", progress=False)
+
+
+def test_a_failed_write_leaves_no_half_file(tmp_path, monkeypatch):
+    Image.fromarray(grey()).save(tmp_path / "a.png")
+
+    def full(self, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict_files(Threshold(), [tmp_path / "a.png"], tmp_path / "out", progress=False)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_command_writes_masks_and_says_what_is_wrong(nibabel, tmp_path, capsys):
+    checkpoint, out = tmp_path / "m.safetensors", tmp_path / "out"
+    save_checkpoint(checkpoint, create_model("rwkv_unet_t", **TINY), dict(model="rwkv_unet_t", overrides=TINY, size=32))
+    Image.fromarray(synthetic_polyps(0, 53)[0]).save(tmp_path / "a.png")
+    nibabel.save(nibabel.Nifti1Image(np.zeros((20, 24, 2), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
+    files = [str(tmp_path / "a.png"), str(tmp_path / "ct.nii.gz")]
+    for options in ([], ["--native", "--flips"], ["--window", "32"], ["--hu"], ["--hu", "-160", "240"]):
+        main(["predict", str(checkpoint), *files, "--out", str(out), "--overlay", *options])
+        assert Image.open(out / "a.png").size == (53, 53) and nibabel.load(out / "ct.nii.gz").shape == (20, 24, 2)
+        assert "2 masks in" in capsys.readouterr().out
+    main(["predict", "synthetic", files[0], "--out", str(out)])
+    for arguments, message in [
+        (["nowhere", files[0]], "no file 'nowhere'"),
+        ([str(checkpoint), str(tmp_path / "b.png")], "path: no file or folder"),
+        ([str(checkpoint), files[0], "--hu", "5"], "hu: expected LOW HIGH or nothing, got 1"),
+        ([str(checkpoint), files[0], "--hu", "5", "1"], "hu: expected HIGH above LOW"),
+        ([str(checkpoint), files[0], "--window", "3"], "window: expected at least 16"),
+    ]:
+        with pytest.raises(SystemExit) as error:
+            main(["predict", *arguments, "--out", str(out)])
+        assert error.value.code == 2 and message in capsys.readouterr().err
