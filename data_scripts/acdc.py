@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from rwkvlib.data import stretch
+
 from . import volumes
 from .entry import Case, Entry, Item
 from .raw import files
@@ -33,7 +35,7 @@ def _frame(file: Path, patient: int, frame: int) -> Case:
             image, spacing = volumes.read_nifti(file, axial=False)
             label, _ = volumes.read_nifti(file.with_name(file.name.replace(".nii", "_gt.nii")), axial=False)
         columns = {"patient": patient, "frame": frame}
-        yield from volumes.slices(name, image, label, volumes.stretch, len(CLASSES), spacing, **columns)
+        yield from volumes.slices(name, image, label, stretch, len(CLASSES), spacing, **columns)
 
     return Case(name, load)
 

@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .entry import Case, Entry
-from .raw import files, folder, image_case
+from .raw import folder, paired
 
 
 def cases(raw: Path) -> Iterator[Case]:
     """``Original/1.tif`` with ``Ground Truth/1.tif``; .png as well."""
-    masks = {file.stem: [file] for file in files(folder(raw, "Ground Truth"))}
-    for image in files(folder(raw, "Original")):
-        yield image_case(image, masks.get(image.stem, []))
+    return paired(folder(raw, "Original"), folder(raw, "Ground Truth"))
 
 
 ENTRY = Entry(

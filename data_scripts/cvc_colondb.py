@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .entry import Case, Entry
-from .raw import files, folder, image_case
+from .raw import folder, paired
 
 
 def cases(raw: Path) -> Iterator[Case]:
     """``images/1.png`` with ``masks/1.png``, as the copy of 380 frames has it that papers share."""
-    masks = {file.stem: [file] for file in files(folder(raw, "masks"))}
-    for image in files(folder(raw, "images")):
-        yield image_case(image, masks.get(image.stem, []))
+    return paired(folder(raw, "images"), folder(raw, "masks"))
 
 
 ENTRY = Entry(

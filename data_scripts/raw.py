@@ -88,3 +88,10 @@ def image_case(
         yield Item(name, np.asarray(picture.convert("RGB")), mask, columns, copy)
 
     return Case(name, load)
+
+
+def paired(images: Path, masks: Path) -> Iterator[Case]:
+    """The images of one folder, each with the mask of the same stem in another."""
+    by_stem = {file.stem: [file] for file in files(masks)}
+    for image in files(images):
+        yield image_case(image, by_stem.get(image.stem, []))

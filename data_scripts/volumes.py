@@ -88,9 +88,3 @@ def slices(
     for i in range(len(pixels)):
         place = {"volume": name, "slice": first + i}
         yield Item(f"{name}_slice_{first + i:03d}", pixels[i], labels[i], {**place, **columns})
-
-
-def stretch(image: np.ndarray) -> np.ndarray:
-    """A volume's own 0.5th to 99.5th percentile onto 0 to 255: magnetic resonance has no unit."""
-    low, high = np.percentile(image, (0.5, 99.5))
-    return (np.clip((image - low) / max(high - low, 1e-6), 0, 1) * 255).round().astype(np.uint8)

@@ -9,7 +9,7 @@ from .synthetic import (
     synthetic_polyps,
     synthetic_ultrasound,
 )
-from .window import window
+from .window import stretch, window
 
 __all__ = [
     "ORGANS",
@@ -17,6 +17,7 @@ __all__ = [
     "iter_cases",
     "load_data",
     "right_side",
+    "stretch",
     "synthetic_abdomen",
     "synthetic_long_range",
     "synthetic_polyps",

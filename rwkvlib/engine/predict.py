@@ -141,14 +141,11 @@ class Picture:
 def _bytes(values: np.ndarray, hu: tuple[float, float] | None) -> np.ndarray:
     """Of a scanner's values uint8: Hounsfield units by their window; those without a unit from their 0.5th to their
     99.5th percentile, as magnetic resonance is prepared for training."""
-    from ..data.window import window
+    from ..data.window import stretch, window
 
     if not np.isfinite(values).all():
         raise ValueError("values that are not finite")
-    if hu is None:
-        low, high = (float(q) for q in np.percentile(values, (0.5, 99.5)))
-        hu = low, max(high, low + 1e-6)
-    return window(values, *hu)
+    return stretch(values) if hu is None else window(values, *hu)
 
 
 def read_picture(file: Path, hu: tuple[float, float] | None = None, as_stored: bool = False) -> Picture:
@@ -211,12 +208,18 @@ def overlay(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.where(labels[..., None] > 0, (pixels.astype(int) + colour) // 2, pixels).astype(np.uint8)
 
 
-def find_files(paths: Iterable[str | Path], out: Path) -> dict[Path, Path]:
+def _overlays(result: Path) -> Path:
+    """Where the overlays of a result go: an image's file, a volume's folder."""
+    image = result.name.endswith(".png")
+    return result.with_name(result.name.removesuffix(".png").removesuffix(".nii.gz") + "_overlay" + ".png" * image)
+
+
+def find_files(paths: Iterable[str | Path], out: Path, with_overlay: bool = False) -> dict[Path, Path]:
     """The result, relative to `out`, of each image and volume: of files, and of folders with all that is below them.
 
     Raises:
         FileNotFoundError: a path that is not there, a folder without images.
-        ValueError: a file of another kind, two files with one result.
+        ValueError: a file of another kind, two files with one result; `with_overlay`, a result where an overlay goes.
     """
     found: dict[Path, Path] = {}
     for path in map(Path, paths):
@@ -238,6 +241,9 @@ def find_files(paths: Iterable[str | Path], out: Path) -> dict[Path, Path]:
             stem = file.name[: -len(suffix)]
             found[file] = (file.parent.relative_to(path) if path.is_dir() else Path()) / (stem + kind)
     results = list(found.values())
+    if with_overlay:
+        overlays = {_overlays(result) for result in results}
+        results += [result for result in results if result in overlays or result.parent in overlays]
     if twice := sorted({str(r) for r in results if results.count(r) > 1}):
         raise ValueError(f"path: several files would be written to {', '.join(twice)}; give them other folders")
     return found
@@ -278,7 +284,7 @@ def predict_files(
     from tqdm import tqdm
 
     out = Path(out)
-    files, written, errors = find_files(paths, out), [], []
+    files, written, errors = find_files(paths, out, with_overlay), [], []
     for file, result in tqdm(files.items(), unit="file", disable=not progress):
         try:
             picture = read_picture(file, hu, as_stored)
@@ -297,9 +303,9 @@ def predict_files(
         _write(target, lambda path, p=picture, x=labels * (255 if binary and is_image else 1): p.save(x, path))
         written.append(target)
         if with_overlay:
-            stem = target.parent / target.name.removesuffix(".png").removesuffix(".nii.gz")
+            shown_at = out / _overlays(result)
             for i in [0] if is_image else np.flatnonzero(labels.any((1, 2))):
-                path = Path(f"{stem}_overlay.png" if is_image else f"{stem}_overlay/{i:03d}.png")
+                path = shown_at if is_image else shown_at / f"{i:03d}.png"
                 path.parent.mkdir(exist_ok=True)
                 shown = Image.fromarray(overlay(picture.pixels[i], labels[i]))
                 _write(path, lambda path, shown=shown: shown.save(path, format="PNG"))

@@ -211,7 +211,7 @@ def test_wrong_folders_are_named(small, tmp_path):
     with pytest.raises(FileNotFoundError, match="raw: expected a folder, laid out as Original"):
         prepare(entry, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="raw: expected one folder 'Ground Truth'"):
+    with pytest.raises(FileNotFoundError, match="raw: expected one folder 'Original'"):
         prepare(entry, tmp_path / "empty", tmp_path / "out")
     shutil.copytree(raw, tmp_path / "two/a")
     shutil.copytree(raw, tmp_path / "two/b")

@@ -10,7 +10,7 @@ from PIL import Image
 
 from rwkvlib import create_model, predict
 from rwkvlib.__main__ import main
-from rwkvlib.data import synthetic_polyps
+from rwkvlib.data import stretch, synthetic_polyps
 from rwkvlib.engine.checkpoint import save_checkpoint
 from rwkvlib.engine.predict import fold_batchnorm, normalise, overlay, predict_files, read_picture
 
@@ -188,7 +188,7 @@ def test_a_volume_is_seen_as_it_is_prepared_for_training(nibabel, tmp_path):
     for axial in (True, False):
         expected, _ = volumes.read_nifti(file, axial=axial)
         seen = read_picture(file, as_stored=not axial).pixels
-        assert np.array_equal(seen[..., 0], volumes.stretch(expected)) and seen.shape[-1] == 3
+        assert np.array_equal(seen[..., 0], stretch(expected)) and seen.shape[-1] == 3
 
 
 def test_unreadable_files_are_named_and_the_others_masks_kept(nibabel, tmp_path):
@@ -210,6 +210,16 @@ def test_unreadable_files_are_named_and_the_others_masks_kept(nibabel, tmp_path)
         assert part in str(error.value)
     assert "pages.tif: expected one image, got 2" in str(error.value)
     assert sorted(f.name for f in out.iterdir()) == ["a.png", "whole.png"]
+
+
+@pytest.mark.parametrize("names", [["a.png", "a_overlay.png"], ["a.nii.gz", "a_overlay/000.png"]])
+def test_an_overlay_does_not_take_the_place_of_a_mask(names, tmp_path):
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name).write_bytes(b"")
+    with pytest.raises(ValueError, match="several files would be written to a_overlay"):
+        predict_files(Threshold(), [tmp_path / "in"], tmp_path / "out", with_overlay=True, progress=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_paths_are_named_before_anything_is_written(tmp_path):
