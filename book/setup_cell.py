@@ -1,12 +1,14 @@
-# Setup: installs the library only where it is missing (Colab), and never touches an installed torch.
+# Setup: installs the library only where it is missing (Colab), and never replaces an installed torch.
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
 import sys
 
 if importlib.util.find_spec("rwkvlib") is None:
-    source = "rwkvlib[cpu,cuda,train,book-plots] @ git+https://github.com/rwkv-unet-book/rwkv-unet-book"
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
+    source = "rwkvlib[cpu,cuda,train,book-plots] @ git+https://github.com/rwkv-unet-book/rwkv-unet-book@v0.1.0"
+    torch = [f"torch=={importlib.metadata.version('torch')}"] if importlib.util.find_spec("torch") else []
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source, *torch], check=True)
 
 import matplotlib.pyplot as plt
 import numpy as np
