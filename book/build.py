@@ -1,6 +1,7 @@
 """Build the book: execute the notebooks, render the pages, and never call a stale or a failed build a success.
 
-    python book/build.py html       build _build/html (does nothing when nothing has changed)
+    python book/build.py html       build _build/html (does nothing when nothing has changed); RWKVLIB_SOLUTIONS=0 leaves
+                                    the solutions out
     python book/build.py notebooks  execute notebooks in place and store their outputs
     python book/build.py serve      serve _build/html on this machine
 
@@ -21,6 +22,7 @@ import argparse
 import functools
 import hashlib
 import http.server
+import importlib.util
 import json
 import os
 import re
@@ -33,10 +35,14 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
+SETUP = ROOT / "book/setup_cell.py"  # the one place that names the repository and the version to install
+
 # What a notebook's outputs depend on, apart from the notebook itself.
 EXECUTION_INPUTS = ("rwkvlib", "data_scripts", "configs", "results", "tests/data", "requirements.lock")
 # What the pages depend on besides.
-PAGE_INPUTS = ("_config.yml", "_toc.yml", "references.bib", "README.md", "CHANGELOG.md", "book", "notebooks")
+PAGE_INPUTS = (
+    *("_config.yml", "_toc.yml", "references.bib", "genindex.md", "README.md", "CHANGELOG.md", "book", "notebooks"),
+)
 SKIPPED_FOLDERS = {"__pycache__", ".ipynb_checkpoints", "node_modules", ".jupyter_cache"}
 SKIPPED_SUFFIXES = {".pyc", ".pyo", ".so", ".o", ".tmp", ".nbi", ".nbc"}
 
@@ -109,6 +115,7 @@ def fetch_assets(root: Path = ROOT) -> Path:
         (mathjax / "input/tex/extensions", target / "mathjax/input/tex/extensions"),
         (mathjax / "output/chtml/fonts/woff-v2", target / "mathjax/output/chtml/fonts/woff-v2"),
         (modules / "mathjax/LICENSE", target / "mathjax/LICENSE"),
+        (modules / "axe-core/axe.min.js", root / "_build/axe.min.js"),  # for the tests, not for the pages
     ]
     manager = modules / "@jupyter-widgets/html-manager"
     copies += [(path, target / "widgets" / path.name) for path in sorted((manager / "dist").iterdir())]
@@ -126,12 +133,37 @@ def fetch_assets(root: Path = ROOT) -> Path:
     return target
 
 
+def load_script(path: Path):
+    """Import a script of the book by its path."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def with_solutions() -> bool:
+    """Tell whether the pages show solutions: yes, unless the environment says RWKVLIB_SOLUTIONS=0."""
+    switch = os.environ.get("RWKVLIB_SOLUTIONS", "1")
+    if switch not in ("0", "1"):
+        raise SystemExit(f"RWKVLIB_SOLUTIONS: expected 0 or 1, got {switch!r}")
+    return switch == "1"
+
+
 def write_config(root: Path, cache: Path) -> Path:
-    """Write _build/config.yml: _config.yml with the folder of executed notebooks filled in."""
+    """Write _build/config.yml: _config.yml with the folder of executed notebooks and the measured numbers filled in."""
     import yaml
 
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8"))
     config.setdefault("execute", {})["cache"] = str(cache)
+    sphinx = config.setdefault("sphinx", {}).setdefault("config", {})
+    if (root / "book/numbers.py").is_file():
+        sphinx["myst_substitutions"] = load_script(root / "book/numbers.py").numbers(root)
+    if not with_solutions():
+        sphinx["rwkv_solutions"] = False
+        # The notebooks behind these buttons hold the solutions.
+        config.pop("launch_buttons", None)
+        sphinx.setdefault("html_theme_options", {})["use_download_button"] = False
+        sphinx["html_copy_source"] = False
     path = root / "_build/config.yml"
     path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf8")
     return path
@@ -144,7 +176,7 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
     page = build / "html/index.html"
     stamp = build / "book.stamp"
     key = execution_key(root)
-    inputs = digest(root, (*EXECUTION_INPUTS, *PAGE_INPUTS), key)
+    inputs = digest(root, (*EXECUTION_INPUTS, *PAGE_INPUTS), key, f"solutions {with_solutions()}")
     if page.is_file() and stamp.is_file() and stamp.read_text() == inputs:
         print(f"The book is up to date ({time.perf_counter() - start:.1f} s).\nOpen {page.as_uri()}")
         return 0
@@ -173,6 +205,7 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
         print(f"Reports of notebooks that failed: {build / 'html/reports'}", file=sys.stderr)
         return code
     stamp.write_text(inputs)
+    (build / "seconds.json").write_text(json.dumps({"html": round(time.perf_counter() - start, 1)}))
     print(f"The book is built ({time.perf_counter() - start:.0f} s).\nOpen {page.as_uri()}")
     return 0
 
@@ -215,6 +248,8 @@ def normalise(notebook):
     notebook.metadata["language_info"] = {"name": "python"}  # the minor version differs between readers
     count = 0
     for cell in notebook.cells:
+        if "setup" in cell.metadata.get("tags", []):
+            cell.source = SETUP.read_text(encoding="utf8").strip()
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k in ("tags", "mystnb")})
         if cell.cell_type != "code":
             continue

@@ -1,7 +1,7 @@
 """Live elements: a slider that moves through pictures, with a kernel or without.
 
 A static page has no Python to compute a figure when the slider moves, so every figure is drawn beforehand, and the
-slider is linked to them in the browser.
+slider is linked to them in the browser. With a kernel there is also a field for any other number.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import html
 import io
+import numbers
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,34 @@ def png(figure: Figure, dpi: int, colours: int = 128) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="png", optimize=True)
     return buffer.getvalue()
+
+
+def image(picture: bytes, alt: str) -> str:
+    """Return the HTML of a frame."""
+    data = base64.b64encode(picture).decode()
+    return f'<img class="rwkv-live-frame" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
+
+
+def any_value(draw: Callable[[Any], Figure], values: Sequence[Any], alt: str, dpi: int) -> ipywidgets.VBox:
+    """Return a field that draws the figure of any number, for which Python must run; the pages hide it."""
+    import ipywidgets
+
+    whole = all(isinstance(value, numbers.Integral) for value in values)
+    field = (ipywidgets.IntText if whole else ipywidgets.FloatText)(
+        value=values[0], description="or any number:", style={"description_width": "initial"}
+    )
+    shown = ipywidgets.HTML()
+
+    def redraw(change: dict) -> None:
+        try:
+            shown.value = image(png(draw(change["new"]), dpi), f"{alt}: {change['new']}.")
+        except Exception as error:  # whatever the chapter's function says of this number, the reader should see
+            shown.value = html.escape(f"{type(error).__name__}: {error}")
+
+    field.observe(redraw, "value")
+    box = ipywidgets.VBox([field, shown])
+    box.add_class("rwkv-live-kernel")
+    return box
 
 
 def live(
@@ -85,11 +114,7 @@ def live(
 
     # HTML instead of ipywidgets.Image, which has no alternative text.
     slides = [
-        ipywidgets.HTML(
-            f'<img class="rwkv-live-frame" alt="{html.escape(f"{alt} {label}: {text}.")}" '
-            f'src="data:image/png;base64,{base64.b64encode(picture).decode()}">'
-        )
-        for picture, text in zip(pictures, texts, strict=True)
+        ipywidgets.HTML(image(picture, f"{alt} {label}: {text}.")) for picture, text in zip(pictures, texts, strict=True)
     ]
     slider = ipywidgets.SelectionSlider(
         options=[(text, i) for i, text in enumerate(texts)],
@@ -100,7 +125,10 @@ def live(
     )
     stack = ipywidgets.Stack(slides, selected_index=start, layout={"width": "100%"})
     link = ipywidgets.jslink((slider, "index"), (stack, "selected_index"))
-    box = ipywidgets.VBox([slider, stack], layout={"width": "100%"})
+    parts = [slider, stack]
+    if callable(frames) and all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
+        parts.append(any_value(frames, values, f"{alt} {label}", dpi))
+    box = ipywidgets.VBox(parts, layout={"width": "100%"})
     box.add_class("rwkv-live")
     box.link = link  # or the link is collected before the notebook's state is stored
     return box

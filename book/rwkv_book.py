@@ -1,0 +1,103 @@
+"""What this book adds to Sphinx: quizzes that need no server, pages without solutions, a sitemap,
+and links to the plain edition."""
+
+from __future__ import annotations
+
+import html
+import re
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def raw(text: str) -> nodes.raw:
+    """Return HTML that is written as it is."""
+    return nodes.raw("", text, format="html")
+
+
+class Quiz(SphinxDirective):
+    """A question with one right answer: `{quiz} id`, paragraphs, then a list of `( ) option` and one `(x) option`.
+
+    What follows an option's first paragraph is shown once it is chosen. It is radio buttons and a rule of style, so it
+    works without a script.
+    """
+
+    has_content = True
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        name = nodes.make_id(self.arguments[0])
+        parsed = nodes.container()
+        self.state.nested_parse(self.content, self.content_offset, parsed)
+        options = [item for part in parsed.children if isinstance(part, nodes.bullet_list) for item in part.children]
+        question = [part for part in parsed.children if not isinstance(part, nodes.bullet_list)]
+        marks = [re.match(r"\(([ x])\)\s", item.astext()) for item in options]
+        if not question or len(options) < 2 or not all(marks) or [mark[1] for mark in marks].count("x") != 1:
+            raise self.error(
+                f"quiz {name}: expected a question and a list of options, each beginning with ( ) and one with (x)"
+            )
+        result = [raw(f'<div class="rwkv-quiz" id="{name}"><div id="{name}-question">'), *question, raw("</div>")]
+        result.append(raw(f'<div role="radiogroup" aria-labelledby="{name}-question">'))
+        for number, (item, mark) in enumerate(zip(options, marks, strict=True)):
+            first, *feedback = item.children
+            if not feedback:
+                raise self.error(f"quiz {name}: option {number + 1} says nothing when it is chosen")
+            text = first.children[0]
+            first.replace(text, nodes.Text(text.astext()[len(mark[0]) :]))
+            field = html.escape(f"{name}-{number}")
+            kind = "right" if mark[1] == "x" else "wrong"
+            label = raw(f'<input type="radio" name="{name}" id="{field}"> <label for="{field}">')
+            result += [
+                raw('<div class="rwkv-option">'),
+                nodes.paragraph("", "", label, *first.children, raw("</label>")),
+                raw(f'<div class="rwkv-feedback rwkv-{kind}" role="status">'),
+                *feedback,
+                raw("</div></div>"),
+            ]
+        return [*result, raw("</div></div>")]
+
+
+def remove_solutions(app: Sphinx, doctree: nodes.document) -> None:
+    """Take the solutions out of a page when the book is built without them; their cells have run all the same."""
+    from sphinx_exercise.nodes import solution_node
+
+    if not app.config.rwkv_solutions:
+        for node in list(doctree.findall(solution_node)):
+            node.parent.remove(node)
+
+
+def link_plain_edition(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Let the Colab button open the plain edition at the version that its setup cell installs."""
+    setup = (ROOT / "book/setup_cell.py").read_text(encoding="utf8")
+    tag = re.search(r"git\+\S+?@([^\"\s]+)", setup)[1]
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                page = pagename.removeprefix("notebooks/")
+                root = re.match(r".*?/github/[^/]+/[^/]+/blob/", button["url"])[0]
+                button["url"] = f"{root}{tag}/notebooks/plain/{page}.ipynb"
+                button["tooltip"] = "Run this chapter on Colab"
+
+
+def write_sitemap(app: Sphinx, error: Exception | None) -> None:
+    """Write sitemap.xml, the list of pages for search engines."""
+    if error or app.builder.name != "html":
+        return
+    base = app.config.html_baseurl.rstrip("/")
+    links = "".join(f"<url><loc>{base}/{name}.html</loc></url>\n" for name in sorted(app.env.found_docs))
+    text = f'<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{links}'
+    Path(app.outdir, "sitemap.xml").write_text(text + "</urlset>\n", encoding="utf8")
+
+
+def setup(app: Sphinx) -> dict:
+    """Register everything above."""
+    app.add_directive("quiz", Quiz)
+    app.add_config_value("rwkv_solutions", True, "env", [bool])
+    app.connect("doctree-read", remove_solutions)
+    app.connect("html-page-context", link_plain_edition, priority=900)
+    app.connect("build-finished", write_sitemap)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
