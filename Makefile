@@ -18,11 +18,13 @@ THREADS ?= $(shell n=$$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1); echo $
 export OMP_NUM_THREADS ?= $(THREADS)
 export MKL_NUM_THREADS ?= $(THREADS)
 export NUMBA_NUM_THREADS ?= $(THREADS)
+# SOLUTIONS=0: the instructors' edition, whose pages hold no solutions.
+export RWKVLIB_SOLUTIONS := $(or $(SOLUTIONS),1)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help install book serve test check-book lint format bench notebooks lock clean
+.PHONY: help install book serve test check-book links quality lint format bench notebooks lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -36,7 +38,7 @@ $(STAMP): requirements.lock pyproject.toml setup.py
 	$(BIN)/python -m pip install --quiet --no-deps -e .
 	touch $@
 
-book: $(STAMP) ## execute the notebooks and render the book to _build/html/index.html
+book: $(STAMP) ## execute the notebooks and render the book (SOLUTIONS=0 for one without solutions)
 	$(BIN)/python book/build.py html
 
 serve: book ## serve the book on http://127.0.0.1:8000 (PORT=...)
@@ -48,6 +50,12 @@ test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
 	RWKVLIB_NEEDS_BOOK=1 $(BIN)/python -m pytest tests/book
+
+links: $(STAMP) ## check the book's links to other sites (needs the internet)
+	$(BIN)/python book/build.py links
+
+quality: book ## measure the built book into results/book/quality.json (needs Chromium)
+	$(BIN)/python book/quality.py
 
 lint: $(STAMP) ## check the code's style
 	$(BIN)/ruff check .

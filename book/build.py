@@ -3,6 +3,7 @@
     python book/build.py html       build _build/html (does nothing when nothing has changed); RWKVLIB_SOLUTIONS=0 leaves
                                     the solutions out
     python book/build.py notebooks  execute notebooks in place and store their outputs
+    python book/build.py links      follow the links of the pages to other sites and report the dead ones
     python book/build.py serve      serve _build/html on this machine
 
 Three rules hold the build together.
@@ -210,6 +211,17 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
     return 0
 
 
+def check_links(root: Path = ROOT) -> int:
+    """Follow the links to other sites; return 1 when one is dead. Needs a built book and the internet."""
+    config = root / "_build/config.yml"
+    if not config.is_file():
+        print("There is no book yet: run `make book` first.", file=sys.stderr)
+        return 1
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    command += ["--config", str(config), "--builder", "linkcheck"]
+    return subprocess.run(command, cwd=root, env=environment()).returncode
+
+
 def model_order(shown: str, state: dict) -> list[str]:
     """Order the widgets of a notebook's `state` by what they are and where they are shown, not by their random names.
 
@@ -345,6 +357,7 @@ def main(argv: list[str] | None = None) -> int:
     html.add_argument("--no-assets", action="store_true", help="do not fetch the pages' scripts")
     nb = commands.add_parser("notebooks", help="execute notebooks in place")
     nb.add_argument("paths", nargs="*", type=Path, help="default: all in notebooks/")
+    commands.add_parser("links", help="check the links to other sites")
     server = commands.add_parser("serve", help="serve the built book on this machine")
     server.add_argument("--port", type=int, default=8000)
     args = parser.parse_args(argv)
@@ -352,6 +365,8 @@ def main(argv: list[str] | None = None) -> int:
         return build_html(args.root.resolve(), assets=not args.no_assets)
     if args.command == "notebooks":
         return execute_notebooks(args.paths or sorted((ROOT / "notebooks").glob("*.ipynb")))
+    if args.command == "links":
+        return check_links()
     return serve(port=args.port)
 
 

@@ -89,7 +89,9 @@ def write_sitemap(app: Sphinx, error: Exception | None) -> None:
         return
     base = app.config.html_baseurl.rstrip("/")
     links = "".join(f"<url><loc>{base}/{name}.html</loc></url>\n" for name in sorted(app.env.found_docs))
-    text = f'<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{links}'
+    text = (
+        f'<?xml version="1.0" encoding="utf-8"?>\n<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n{links}'
+    )
     Path(app.outdir, "sitemap.xml").write_text(text + "</urlset>\n", encoding="utf8")
 
 

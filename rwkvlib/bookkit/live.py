@@ -114,7 +114,8 @@ def live(
 
     # HTML instead of ipywidgets.Image, which has no alternative text.
     slides = [
-        ipywidgets.HTML(image(picture, f"{alt} {label}: {text}.")) for picture, text in zip(pictures, texts, strict=True)
+        ipywidgets.HTML(image(picture, f"{alt} {label}: {text}."))
+        for picture, text in zip(pictures, texts, strict=True)
     ]
     slider = ipywidgets.SelectionSlider(
         options=[(text, i) for i, text in enumerate(texts)],

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+import http.server
+import importlib.util
 import os
 import re
+import threading
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 HTML = Path(__file__).resolve().parent.parent.parent / "_build/html"
-PAGES = sorted(
-    path.relative_to(HTML).as_posix() for folder in ("book", "notebooks") for path in (HTML / folder).glob("*.html")
-)
+spec = importlib.util.spec_from_file_location("quality", HTML.parent.parent / "book/quality.py")
+quality = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(quality)
+PAGES = quality.pages()
 LOCAL = re.compile(r"(file|data|blob|about):")
 FLAGS = [
     "--no-sandbox",
@@ -211,3 +217,116 @@ def test_first_page_leads_into_the_book(browser):
     page.wait_for_url("**/book/index.html")
     assert page.locator("article h1").inner_text().startswith("RWKV-UNet")
     page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@each_page
+def test_page_keeps_to_wcag(browser, name, scheme):
+    width = {"light": 1280, "dark": 390}[scheme]
+    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
+    page = context.new_page()
+    page.goto((HTML / name).as_uri(), wait_until="load")
+    page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => 0) : 0")
+    if page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
+        page.locator(".rwkv-live .widget-readout").first.wait_for()
+    found = quality.violations(page)
+    context.close()
+    assert not found
+
+
+@pytest.fixture(scope="module")
+def served(built_book):
+    """The address of the book on this machine: a page opened as a file may not read the pages that a search shows."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=str(HTML))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    "query, page",
+    [("receptance", "notebooks/07_q_shift_spatial_mix.html"), ("empty mask", "notebooks/01_scoring.html")],
+)
+def test_search_finds(browser, served, query, page):
+    context = browser.new_context()
+    context.route("**/*", lambda route: route.continue_() if served in route.request.url else route.abort())
+    tab = context.new_page()
+    tab.goto(f"{served}/search.html?q={query}")
+    tab.locator("ul.search li a").first.wait_for()
+    tab.wait_for_function("!document.querySelector('#search-progress')?.textContent.trim().endsWith('...')")
+    links = tab.eval_on_selector_all("ul.search li a", "links => links.map(link => link.pathname)")
+    context.close()
+    assert any(link.endswith(page) for link in links[:10]), links[:10]
+
+
+def test_a_quiz_answers_only_what_is_chosen(browser):
+    quizzes = [name for name in PAGES if name.startswith("book/quiz_")]
+    assert len(quizzes) >= 5, "one for each part"
+    page = browser.new_page()
+    for name in quizzes:
+        page.goto((HTML / name).as_uri())
+        questions = page.locator(".rwkv-quiz")
+        assert questions.count() >= 5
+        for number in range(questions.count()):
+            question = questions.nth(number)
+            assert question.locator(".rwkv-right").count() == 1
+            assert question.locator(".rwkv-feedback:visible").count() == 0
+            for option in question.locator(".rwkv-option").all():
+                option.locator("label").click()
+                assert question.locator(".rwkv-feedback:visible").count() == 1
+                assert option.locator(".rwkv-feedback").is_visible()
+    page.close()
+
+
+@each_page
+def test_page_is_small_and_can_be_found(name):
+    text = (HTML / name).read_text(encoding="utf8")
+    assert len(text.encode()) < 3_000_000
+    assert re.search(r"<title>[^<]{15,}</title>", text)
+    assert re.search(r'<meta [^>]*property="og:image"', text) and re.search(r"<meta [^>]*og:description", text)
+    if name.startswith("notebooks/"):
+        assert re.search(rf'href="[^"]*/edit/main/{name.removesuffix(".html")}.ipynb"', text), "edit this page"
+        assert re.search(r'href="[^"]*_sources/[^"]*\.ipynb"[^>]*download', text.replace("\n", " ")), "download"
+        plain = re.search(r'href="https://colab[^"]*/blob/([^/"]+)/(notebooks/plain/[^"]+)"', text)
+        assert plain and (HTML.parent.parent / plain[2]).is_file(), "Colab opens the plain edition"
+
+
+def test_sitemap_names_the_pages():
+    listed = [element.text for element in ElementTree.parse(HTML / "sitemap.xml").iter() if element.tag.endswith("loc")]
+    missing = [name for name in PAGES if not any(link.endswith("/" + name) for link in listed)]
+    assert not missing
+
+
+@each_page
+def test_page_prints_without_what_is_to_click(browser, name):
+    page = browser.new_page(viewport={"width": 800, "height": 1100})
+    page.goto((HTML / name).as_uri())
+    page.emulate_media(media="print")
+    shown = page.evaluate(
+        """() => ['.bd-sidebar-primary', '.bd-header-article', '.prev-next-footer', '.copybtn']
+          .filter(s => [...document.querySelectorAll(s)].some(e => e.checkVisibility()))"""
+    )
+    moving = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    page.close()
+    assert not shown and moving <= 0
+
+
+def test_reduced_motion_is_respected(browser):
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.goto((HTML / "book/index.html").as_uri())
+    moving = page.evaluate(
+        """() => [...document.querySelectorAll('*')].filter(e => {
+          const s = getComputedStyle(e);
+          return s.transitionDuration.split(',').some(d => parseFloat(d) > 0) && s.transitionProperty !== 'none'
+            || s.animationName !== 'none';
+        }).map(e => e.className).slice(0, 5)"""
+    )
+    context.close()
+    assert not moving

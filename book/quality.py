@@ -1,0 +1,129 @@
+"""Measure the built book: pages, figures, exercises, accessibility, size, times; write results/book/quality.json.
+
+    python book/quality.py
+
+Needs a book built by `make book`, and Chromium. `violations` is what the tests of the pages call, too.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build/html"
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+
+
+def pages() -> list[str]:
+    """Return the names of the built pages, relative to the book's folder."""
+    folders = (HTML / "book", HTML / "book/api", HTML / "notebooks")
+    return sorted(path.relative_to(HTML).as_posix() for folder in folders for path in folder.glob("*.html"))
+
+
+def violations(page) -> list[str]:
+    """Run axe-core on an open page and return what breaks WCAG 2.1 A or AA: rule, number of places, the first ones."""
+    page.add_script_tag(path=str(ROOT / "_build/axe.min.js"))
+    found = page.evaluate("rules => axe.run(document, {runOnly: rules}).then(r => r.violations)", RULES)
+    return [f"{v['id']} ({len(v['nodes'])}): {[str(n['target']) for n in v['nodes'][:3]]}" for v in found]
+
+
+def count_violations() -> dict[str, int]:
+    """Return the number of broken rules of every page, in light and in dark mode, at 1280 and at 390 pixels."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        raise SystemExit("quality: expected Chromium on the PATH, found none")
+    counts = dict.fromkeys(pages(), 0)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        for scheme, width in (("light", 1280), ("dark", 390)):
+            context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
+            for name in counts:
+                page = context.new_page()
+                page.goto((HTML / name).as_uri(), wait_until="load")
+                page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => 0) : 0")
+                counts[name] += len(violations(page))
+                page.close()
+            context.close()
+        browser.close()
+    return counts
+
+
+def notebook_counts() -> dict[str, int]:
+    """Count the figures and exercises of the chapters, and those with alternative text or a solution in tested code."""
+    names = ("figures", "figures_with_alt", "live", "exercises", "solutions", "solutions_with_code")
+    counts = dict.fromkeys(names, 0)
+    for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        solution, code = None, set()
+        for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
+            source = "".join(cell["source"])
+            if cell["cell_type"] == "markdown":
+                counts["exercises"] += len(re.findall(r"^`{3,}\{exercise\}", source, re.MULTILINE))
+                for found in re.finditer(r"\{solution(-start|-end)?\}(?: (\S+))?", source):
+                    counts["solutions"] += found[1] != "-end"
+                    solution = found[2] if found[1] == "-start" else None
+                continue
+            kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
+            if kinds & {"image/png", "image/svg+xml", "image/jpeg"}:
+                counts["figures"] += 1
+                counts["figures_with_alt"] += bool(cell["metadata"].get("mystnb", {}).get("image", {}).get("alt"))
+            counts["live"] += "application/vnd.jupyter.widget-view+json" in kinds
+            if solution:
+                code.add(solution)
+        counts["solutions_with_code"] += len(code)
+    return counts
+
+
+def seconds_per_chapter() -> dict[str, float]:
+    """Return how long each chapter took when the book was built, from the cache of executed notebooks."""
+    from jupyter_cache import get_cache
+
+    times = {}
+    for folder in (ROOT / "_build/executed").iterdir():
+        for record in get_cache(folder).list_cache_records():
+            times[Path(record.uri).stem] = round(record.data["execution_seconds"], 1)
+    return dict(sorted(times.items()))
+
+
+def main() -> int:
+    """Measure and write the file under a temporary name first."""
+    if not (HTML / "index.html").is_file():
+        print("There is no book yet: run `make book` first.", file=sys.stderr)
+        return 1
+    spec = importlib.util.find_spec("rwkvlib.provenance")
+    if spec is None:
+        sys.path.insert(0, str(ROOT))
+    from rwkvlib.provenance import provenance
+
+    axe = count_violations()
+    files = [path for path in HTML.rglob("*") if path.is_file()]
+    report = {
+        "pages": len(axe),
+        **notebook_counts(),
+        "axe_rules": RULES,
+        "axe_violations": sum(axe.values()),
+        "axe_violations_per_page": {name: count for name, count in axe.items() if count},
+        "bytes": sum(path.stat().st_size for path in files),
+        "largest_page_bytes": max(path.stat().st_size for path in files if path.suffix == ".html"),
+        "build_seconds": json.loads((ROOT / "_build/seconds.json").read_text())["html"],
+        "seconds_per_chapter": seconds_per_chapter(),
+        "provenance": provenance(seed=None, command="python book/quality.py"),
+    }
+    target = ROOT / "results/book/quality.json"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
+    os.replace(temporary, target)
+    print(json.dumps({key: value for key, value in report.items() if key != "provenance"}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
