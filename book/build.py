@@ -1,6 +1,6 @@
 """Build the book: execute the notebooks, render the pages, and never call a stale or a failed build a success.
 
-    python book/build.py html       build _build/html (does nothing when nothing has changed); RWKVLIB_SOLUTIONS=0 leaves
+    python book/build.py html       build _build/html, or do nothing when nothing has changed; RWKVLIB_SOLUTIONS=0 leaves
                                     the solutions out
     python book/build.py notebooks  execute notebooks in place and store their outputs
     python book/build.py links      follow the links of the pages to other sites and report the dead ones
@@ -157,8 +157,8 @@ def write_config(root: Path, cache: Path) -> Path:
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8"))
     config.setdefault("execute", {})["cache"] = str(cache)
     sphinx = config.setdefault("sphinx", {}).setdefault("config", {})
-    if (root / "book/numbers.py").is_file():
-        sphinx["myst_substitutions"] = load_script(root / "book/numbers.py").numbers(root)
+    if (root / "book/measured.py").is_file():
+        sphinx["myst_substitutions"] = load_script(root / "book/measured.py").numbers(root)
     if not with_solutions():
         sphinx["rwkv_solutions"] = False
         # The notebooks behind these buttons hold the solutions.
