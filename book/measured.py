@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from statistics import mean
 
 ROOT = Path(__file__).resolve().parent.parent
 WORDS_A_MINUTE = 180
@@ -62,10 +63,11 @@ def times(root: Path) -> dict[str, str]:
     found = chapters(root)
     texts = {}
     for number, chapter in found.items():
-        run = "run time on a CPU not measured" if chapter["cpu"] is None else f"{chapter['cpu']:.0f} seconds to run"
-        gpu = "not timed on a GPU" if chapter["gpu"] is None else f"{chapter['gpu']:.0f} seconds with a GPU"
+        cpu = "not timed" if chapter["cpu"] is None else f"{chapter['cpu']:.0f} seconds"
+        gpu = "not timed" if chapter["gpu"] is None else f"{chapter['gpu']:.0f} seconds"
         texts[f"time_{number}"] = (
-            f"About {chapter['minutes']} minutes to read; {run} on two CPU cores, {gpu}. Nothing is downloaded."
+            f"About {chapter['minutes']} minutes to read. To run: {cpu} on two CPU cores, {gpu} on a GPU. "
+            "Nothing is downloaded."
         )
     rows = [
         f"| {{doc}}`../notebooks/{c['file']}` | {c['minutes']} min | {seconds(c['cpu'])} | {seconds(c['gpu'])} |"
@@ -75,6 +77,68 @@ def times(root: Path) -> dict[str, str]:
     return texts | {"chapter_times": "\n".join(head + rows)}
 
 
+def synthetic_model(root: Path) -> dict[str, str]:
+    """Return what is known of the weights that the library brings along."""
+    run = result(root, "training/synthetic_t_128")
+    scores = run["mean"]
+    return {
+        "synthetic_t_dice": f"{scores['dice']:.3f}",
+        "synthetic_t_iou": f"{scores['iou']:.3f}",
+        "synthetic_t_hd95": f"{scores['hd95']:.1f}",
+        "synthetic_t_hd95_undefined": str(run["hd95_undefined"]),
+        "synthetic_t_test_images": str(len(run["images"])),
+        "synthetic_t_poor_images": str(sum(image["dice"] < 0.5 for image in run["images"])),
+        "synthetic_t_epochs": str(len(run["log"])),
+        "synthetic_t_minutes": f"{sum(epoch['seconds'] for epoch in run['log']) / 60:.0f}",
+        "synthetic_t_validation_dice": f"{run['checkpoint']['dice']:.3f}",
+    }
+
+
+def audits(root: Path) -> dict[str, str]:
+    """Return what the leakage audits of the real sets found."""
+    texts = {}
+    for name in ("acdc", "busi", "cvc_clinicdb", "kvasir_seg", "isic2017", "glas"):
+        audit = result(root, f"audit/{name}")
+        texts[f"audit_{name}_items"] = f"{audit['items']:,}"
+        texts[f"audit_{name}_exact"] = str(len(audit["exact_duplicates"]))
+        texts[f"audit_{name}_near"] = str(len(audit["near_duplicates"]))
+    busi = result(root, "audit/busi")
+    torn = [busi["crossing"][f"split{number}"] for number in (1, 2, 3)]
+    memoriser = result(root, "audit/memoriser")["dice"]["cvc_clinicdb"]
+    return (
+        texts
+        | {f"audit_busi_torn_{number}": str(pairs) for number, pairs in enumerate(torn, 1)}
+        | {
+            "audit_busi_torn_least": str(min(torn)),
+            "audit_busi_torn_most": str(max(torn)),
+            "audit_busi_label": str(busi["crossing"]["label"]),
+            "audit_busi_other_label": str(busi["crossing"]["label"] - len(busi["exact_duplicates"])),
+            "audit_cvc_clinicdb_torn_by_image": str(
+                result(root, "audit/cvc_clinicdb_prepared")["crossing"]["split_image"]
+            ),
+            "audit_kvasir_seg_crossing": str(result(root, "audit/kvasir_seg")["crossing"]["split"]),
+            "audit_isic2017_crossing": str(result(root, "audit/isic2017")["crossing"]["split"]),
+            "memoriser_cvc_image_dice": f"{mean(memoriser['image']):.2f}",
+            "memoriser_cvc_sequence_dice": f"{mean(memoriser['sequence']):.2f}",
+        }
+    )
+
+
+def experiments(root: Path) -> dict[str, str]:
+    """Return what the long-range experiment and the short runs from scratch gave."""
+    models = result(root, "synthetic/long_range")["models"]
+    steps = {row["name"]: row["steps"] for row in result(root, "from_scratch/table")}
+    sets = ("glas", "cvc_image", "cvc_sequence")
+    ratios = [steps[f"{name}_unet_{seed}"] / steps[f"{name}_t_{seed}"] for name in sets for seed in range(3)]
+    return {
+        "long_range_unet3_radius": str(models["U-Net, 3 levels"]["receptive_field_radius"]),
+        "long_range_unet4_radius": str(models["U-Net, 4 levels"]["receptive_field_radius"]),
+        "from_scratch_glas_t_0_dice": f"{result(root, 'from_scratch/glas_t_0')['mean']['dice']:.2f}",
+        "from_scratch_steps_ratio_least": f"{min(ratios):.1f}",
+        "from_scratch_steps_ratio_most": f"{max(ratios):.1f}",
+    }
+
+
 def numbers(root: Path = ROOT) -> dict[str, str]:
     """Return the text of every name that the pages may use."""
-    return times(root)
+    return times(root) | synthetic_model(root) | audits(root) | experiments(root)
