@@ -1,7 +1,7 @@
 """Build the book: execute the notebooks, render the pages, and never call a stale or a failed build a success.
 
-    python book/build.py html       build _build/html, or do nothing when nothing has changed; RWKVLIB_SOLUTIONS=0 leaves
-                                    the solutions out
+    python book/build.py html       build _build/html, or do nothing when nothing has changed; no solutions with
+                                    RWKVLIB_SOLUTIONS=0 in the environment
     python book/build.py notebooks  execute notebooks in place and store their outputs
     python book/build.py links      follow the links of the pages to other sites and report the dead ones
     python book/build.py serve      serve _build/html on this machine
@@ -44,6 +44,8 @@ EXECUTION_INPUTS = ("rwkvlib", "data_scripts", "configs", "results", "tests/data
 PAGE_INPUTS = (
     *("_config.yml", "_toc.yml", "references.bib", "genindex.md", "README.md", "CHANGELOG.md", "book", "notebooks"),
 )
+# Its own process, for which alone book/rwkv_book.py, the book's Sphinx extension, can be imported.
+JUPYTER_BOOK = "import sys; sys.path.append('book'); from jupyter_book.cli.main import main; main()"
 SKIPPED_FOLDERS = {"__pycache__", ".ipynb_checkpoints", "node_modules", ".jupyter_cache"}
 SKIPPED_SUFFIXES = {".pyc", ".pyo", ".so", ".o", ".tmp", ".nbi", ".nbc"}
 
@@ -195,7 +197,7 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
             if old.name != key:
                 shutil.rmtree(old)
     config = write_config(root, caches / key)
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root)]
     command += ["--config", str(config), "-W", "-n", "--keep-going"]
     code = subprocess.run(command, cwd=root, env=environment()).returncode
     if code == 0 and not page.is_file():
@@ -217,7 +219,7 @@ def check_links(root: Path = ROOT) -> int:
     if not config.is_file():
         print("There is no book yet: run `make book` first.", file=sys.stderr)
         return 1
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(root)]
+    command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root)]
     command += ["--config", str(config), "--builder", "linkcheck"]
     return subprocess.run(command, cwd=root, env=environment()).returncode
 
