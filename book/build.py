@@ -78,7 +78,10 @@ def digest(root: Path, names: Iterable[str], *more: str) -> str:
 def execution_key(root: Path = ROOT) -> str:
     """Name the folder of executed notebooks: it changes with whatever they run against, never with a notebook."""
     profile = os.environ.get("RWKVLIB_PROFILE", "fast")
-    return digest(root, EXECUTION_INPUTS, f"profile {profile}", f"python {sys.version_info[0]}.{sys.version_info[1]}")
+    # results/book is about the chapters: their text names it, their code does not read it.
+    results = [path.relative_to(root).as_posix() for path in (root / "results").glob("*") if path.name != "book"]
+    inputs = [name for name in EXECUTION_INPUTS if name != "results"] + sorted(results)
+    return digest(root, inputs, f"profile {profile}", f"python {sys.version_info[0]}.{sys.version_info[1]}")
 
 
 def environment() -> dict[str, str]:
