@@ -42,7 +42,8 @@ def test_figures_and_function_give_the_same_pictures():
 
 def test_slider_is_linked_in_the_browser():
     box = live(frame, [0.1, 0.25, 1], label="decay", alt="A line.", start=1, fmt="{:.2f}")
-    slider, stack = box.children
+    slider, stack, kernel = box.children
+    assert "rwkv-live-kernel" in kernel._dom_classes, "hidden in the pages, which have no Python"
     assert [text for text, _ in slider.options] == ["0.10", "0.25", "1.00"]
     assert slider.description == "decay" and slider.index == stack.selected_index == 1
     assert isinstance(box.link, ipywidgets.widgets.widget_link.Link)
@@ -80,3 +81,19 @@ def test_an_element_too_heavy_for_a_page_is_refused():
 
     with pytest.raises(ValueError, match=r"pictures take .* kB in the page"):
         live(noise, range(8), label="seed", alt="Noise.")
+
+
+def test_a_kernel_draws_any_number_and_says_what_went_wrong():
+    def draw(value):
+        if value < 0:
+            raise ValueError("no <negative> decay")
+        return frame(value)
+
+    field, shown = live(draw, [0.5, 1.0], label="decay", alt="A line.").children[2].children
+    field.value = 0.75
+    assert shown.value.startswith("<img") and "A line. decay: 0.75." in shown.value
+    field.value = -1.0
+    assert shown.value == "ValueError: no &lt;negative&gt; decay"
+
+    names = live(lambda name: frame(len(name)), ["a", "bb"], label="set", alt="A line.")
+    assert len(names.children) == 2, "there is no field for what is not a number"
