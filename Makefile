@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help install book serve test check-book links quality lint format bench notebooks lock clean
+.PHONY: help install book serve test check-book plain check-colab links quality lint format bench notebooks lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -50,6 +50,12 @@ test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
 	RWKVLIB_NEEDS_BOOK=1 $(BIN)/python -m pytest tests/book
+
+plain: $(STAMP) ## write notebooks/plain/, the edition of the chapters for Colab
+	$(BIN)/python book/plain.py
+
+check-colab: $(STAMP) ## run the plain edition in an environment such as Colab's, from the last commit
+	$(BIN)/python tests/colab/check_plain.py
 
 links: $(STAMP) ## check the book's links to other sites (needs the internet)
 	$(BIN)/python book/build.py links

@@ -8,16 +8,17 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithResults(build_py):
-    """Copy results/*.json into the wheel, so that chapters that show measured numbers also run on Colab."""
+    """Copy results and reference numbers into the wheel, so that the chapters also run on Colab."""
 
     def run(self):
         super().run()
-        if not self.editable_mode:  # an editable install reads results/ where it lies
-            target = Path(self.build_lib, "rwkvlib", "results")
-            for source in Path("results").rglob("*.json"):
-                copy = target / source.relative_to("results")
-                copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, copy)
+        if not self.editable_mode:  # an editable install reads them where they lie
+            for folder, name in (("results", "results"), ("tests/data", "reference")):
+                for source in Path(folder).rglob("*.*"):
+                    if source.suffix in (".json", ".npz"):
+                        copy = Path(self.build_lib, "rwkvlib", name, source.relative_to(folder))
+                        copy.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copyfile(source, copy)
 
 
 setup(cmdclass={"build_py": BuildWithResults})

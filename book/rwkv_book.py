@@ -1,4 +1,5 @@
-"""What this book adds to Sphinx: quizzes that need no server, pages without solutions, and a sitemap."""
+"""What this book adds to Sphinx: quizzes that need no server, pages without solutions, a sitemap,
+and links to the plain edition."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def raw(text: str) -> nodes.raw:
@@ -67,6 +70,19 @@ def remove_solutions(app: Sphinx, doctree: nodes.document) -> None:
             node.parent.remove(node)
 
 
+def link_plain_edition(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """Let the Colab button open the plain edition at the version that its setup cell installs."""
+    setup = (ROOT / "book/setup_cell.py").read_text(encoding="utf8")
+    tag = re.search(r"git\+\S+?@([^\"\s]+)", setup)[1]
+    for group in context.get("header_buttons", []):
+        for button in group.get("buttons", []):
+            if button.get("text") == "Colab":
+                page = pagename.removeprefix("notebooks/")
+                root = re.match(r".*?/github/[^/]+/[^/]+/blob/", button["url"])[0]
+                button["url"] = f"{root}{tag}/notebooks/plain/{page}.ipynb"
+                button["tooltip"] = "Run this chapter on Colab"
+
+
 def write_sitemap(app: Sphinx, error: Exception | None) -> None:
     """Write sitemap.xml, the list of pages for search engines."""
     if error or app.builder.name != "html":
@@ -84,5 +100,6 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("quiz", Quiz)
     app.add_config_value("rwkv_solutions", True, "env", [bool])
     app.connect("doctree-read", remove_solutions)
+    app.connect("html-page-context", link_plain_edition, priority=900)
     app.connect("build-finished", write_sitemap)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -4,7 +4,7 @@ Nothing else in the library imports this package.
 """
 
 from .live import live
-from .results import read_result, table
+from .results import read_result, reference_file, table
 from .style import PALETTE, use_style
 
-__all__ = ["PALETTE", "live", "read_result", "table", "use_style"]
+__all__ = ["PALETTE", "live", "read_result", "reference_file", "table", "use_style"]

@@ -52,6 +52,22 @@ def read_result(name: str) -> dict[str, Any]:
     raise FileNotFoundError(f"no result {relative.as_posix()!r}. Looked in: {looked}. There is: {known or 'nothing'}")
 
 
+def reference_file(name: str) -> Path:
+    """Return the path of a file of reference numbers: in tests/data of the checkout, or in the installed library.
+
+    Args:
+        name: the file's name, such as "golden_T_64.npz".
+
+    Raises:
+        FileNotFoundError: no such file; the message lists where it was looked for.
+    """
+    folders = [PACKAGE.parent / "tests/data", PACKAGE / "reference"]
+    for folder in folders:
+        if (folder / name).is_file():
+            return folder / name
+    raise FileNotFoundError(f"name: no file {name!r} in {' or '.join(map(str, folders))}")
+
+
 def _text(value: Any, fmt: str | Callable[[Any], str] | None) -> str:
     """Write one cell: a dash for nothing, floats to four significant digits, thousands apart by a thin space."""
     if value is None or (isinstance(value, numbers.Real) and math.isnan(value)):

@@ -293,7 +293,8 @@ def test_page_is_small_and_can_be_found(name):
     if name.startswith("notebooks/"):
         assert re.search(rf'href="[^"]*/edit/main/{name.removesuffix(".html")}.ipynb"', text), "edit this page"
         assert re.search(r'href="[^"]*_sources/[^"]*\.ipynb"[^>]*download', text.replace("\n", " ")), "download"
-        assert re.search(rf'href="https://colab[^"]*/{name.removesuffix(".html")}.ipynb"', text), "Colab"
+        plain = re.search(r'href="https://colab[^"]*/blob/([^/"]+)/(notebooks/plain/[^"]+)"', text)
+        assert plain and (HTML.parent.parent / plain[2]).is_file(), "Colab opens the plain edition"
 
 
 def test_sitemap_names_the_pages():
