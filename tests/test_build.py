@@ -169,3 +169,57 @@ def test_a_failing_notebook_is_left_as_it_was_and_reported(tmp_path, capsys):
 def test_serving_without_a_book_says_what_to_do(tmp_path, capsys):
     assert build.serve(tmp_path) == 1
     assert "make book" in capsys.readouterr().err
+
+
+@pytest.fixture
+def exercises(book):
+    """The tiny book with an exercise, a solution that holds a code cell, and a quiz."""
+    for name in ("rwkv_book.py", "setup_cell.py"):
+        (book / "book" / name).write_text((ROOT / "book" / name).read_text())
+    config = (book / "_config.yml").read_text()
+    (book / "_config.yml").write_text(config + "sphinx: {extra_extensions: [sphinx_exercise, rwkv_book]}\n")
+    path = book / "notebooks/one.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    parts = ["```{exercise} Easy\n:label: ex\n\nWhy?\n```\n\n```{solution-start} ex\n```\n\nBecause."]
+    notebook.cells += [
+        nbformat.v4.new_markdown_cell(parts[0], id="ask"),
+        nbformat.v4.new_code_cell("print('the ' + 'secret')", id="solve"),
+        nbformat.v4.new_markdown_cell("```{solution-end}\n```", id="end"),
+    ]
+    nbformat.write(notebook, path)
+    return book
+
+
+@pytest.mark.slow
+def test_one_switch_leaves_the_solutions_out(exercises, monkeypatch):
+    quiz = "# Tiny\n\n```{quiz} q\nWhich?\n\n- ( ) This.\n\n  No.\n- (x) That.\n\n  Yes, $x$.\n```\n"
+    (exercises / "book/index.md").write_text(quiz)
+    shown = run(exercises)
+    assert shown.returncode == 0, shown.stderr
+    assert "Because." in page(exercises) and "the secret" in page(exercises)
+    index = (exercises / "_build/html/book/index.html").read_text()
+    assert index.count('type="radio"') == 2 and index.count("rwkv-right") == 1
+
+    monkeypatch.setenv("RWKVLIB_SOLUTIONS", "0")
+    hidden = run(exercises)
+    assert hidden.returncode == 0, hidden.stderr
+    assert "Why?" in page(exercises) and "Because." not in page(exercises) and "secret" not in page(exercises)
+    assert executions(exercises) == 1, "the switch executes nothing again"
+    assert not list((exercises / "_build/html/_sources").rglob("*.ipynb")), "nor do the sources hold them"
+
+    monkeypatch.setenv("RWKVLIB_SOLUTIONS", "no")
+    assert "expected 0 or 1, got 'no'" in run(exercises).stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "quiz, what",
+    [
+        ("Which?\n\n- ( ) This.\n\n  No.\n- ( ) That.\n\n  No.\n", "one with (x)"),
+        ("Which?\n\n- (x) This.\n\n  Yes.\n- ( ) That.\n", "option 2 says nothing"),
+    ],
+)
+def test_a_quiz_without_an_answer_fails_the_build(exercises, quiz, what):
+    (exercises / "book/index.md").write_text(f"# Tiny\n\n```{{quiz}} q\n{quiz}```\n")
+    failed = run(exercises)
+    assert failed.returncode != 0 and what in failed.stderr + failed.stdout

@@ -58,7 +58,7 @@ def main() -> int:
         shutil.copytree(clone / "notebooks/plain", work)
         start = time.perf_counter()
         venv.create(python.parent.parent, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *pins], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--quiet", *pins], check=True)
         print(f"environment: {time.perf_counter() - start:.0f} s", flush=True)
 
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
