@@ -24,13 +24,18 @@ from torch import Tensor, nn
 
 import rwkvlib.layers.mixing
 from rwkvlib import load_checkpoint, load_pretrained
-from rwkvlib.analysis import bootstrap_interval, count_parameters, receptive_contribution, receptive_field_radius
+from rwkvlib.analysis import (
+    bootstrap_interval,
+    count_parameters,
+    receptive_contribution,
+    receptive_field_radius,
+    spatial_mixes,
+)
 from rwkvlib.data import load_data
 from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.evaluate import evaluate
 from rwkvlib.engine.predict import normalise
 from rwkvlib.engine.train import train
-from rwkvlib.layers import SpatialMix
 from rwkvlib.provenance import provenance, write_result
 
 RESULTS = Path(__file__).parents[1] / "results/seeing"
@@ -46,17 +51,11 @@ MODELS = {
 }
 
 
-def mixers(model: nn.Module) -> dict[str, SpatialMix]:
-    """The Spatial Mixes by a short name: stage and block."""
-    found = {name: m for name, m in model.named_modules() if isinstance(m, SpatialMix)}
-    return {name.removeprefix("encoder.").removesuffix(".att"): m for name, m in found.items()}
-
-
 def changes(model: nn.Module) -> Iterator[tuple[str, float | None]]:
     """Changes the operator in one way after another, names each with its number, and puts it back afterwards."""
     yield "as trained", None
     for name, values in (("decay", DECAYS), ("bonus", BONUSES)):
-        parameters = [m.spatial_decay if name == "decay" else m.spatial_first for m in mixers(model).values()]
+        parameters = [m.spatial_decay if name == "decay" else m.spatial_first for m in spatial_mixes(model).values()]
         trained = [p.detach().clone() for p in parameters]
         for value in values:
             for p in parameters:
@@ -76,7 +75,7 @@ def changes(model: nn.Module) -> Iterator[tuple[str, float | None]]:
             yield name, None
     finally:
         rwkvlib.layers.mixing.bi_wkv = operator
-    blocks = mixers(model)
+    blocks = spatial_mixes(model)
     for name, off in {**{f"off: {name}": [m] for name, m in blocks.items()}, "off: all": list(blocks.values())}.items():
         for m in off:
             m.forward = lambda x, height, width: torch.zeros_like(x)
@@ -146,7 +145,7 @@ def measure(model: nn.Module) -> dict:
     field = torch.stack([receptive_contribution(model, part) for part in x[:64].split(8)]).double().mean(0)
     radius = receptive_field_radius(model, 512)
     pooled = nn.functional.avg_pool2d(field[None], SIZE // 32)[0]
-    decays = {name: m.spatial_decay.abs() for name, m in mixers(model).items()}
+    decays = {name: m.spatial_decay.abs() for name, m in spatial_mixes(model).items()}
     return {
         "parameters": count_parameters(model),
         "dice": evaluate(model, data, hd95=False)["dice"].mean(),

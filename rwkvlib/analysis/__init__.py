@@ -1,5 +1,7 @@
-"""Measuring models: cost, what part of an image an output depends on, and how sure a mean of scores is."""
+"""Measuring models: cost, what part of an image an output depends on, what tokens take from each other, and how sure a
+mean of scores is."""
 
+from .attention import implicit_attention, spatial_mixes
 from .complexity import count_macs, count_parameters
 from .erf import effective_receptive_field, receptive_contribution
 from .receptive_field import receptive_field_radius
@@ -11,8 +13,10 @@ __all__ = [
     "count_macs",
     "count_parameters",
     "effective_receptive_field",
+    "implicit_attention",
     "paired_difference",
     "receptive_contribution",
     "receptive_field_radius",
+    "spatial_mixes",
     "summarise",
 ]

@@ -1,20 +1,14 @@
 """The long-range experiment, on few steps: what it must find does not depend on training."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
-PATH = Path(__file__).resolve().parents[2] / "experiments" / "long_range.py"
-
 
 @pytest.fixture
-def run(monkeypatch):
-    spec = importlib.util.spec_from_file_location("long_range", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def run(monkeypatch, load_experiment):
+    module = load_experiment("long_range")
 
     def run(*options):
         monkeypatch.setattr(sys, "argv", ["long_range.py", *map(str, options)])
