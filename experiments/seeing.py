@@ -143,7 +143,7 @@ def measure(model: nn.Module) -> dict:
     items = [data[i] for i in range(len(data))]
     x, masks = normalise(torch.stack([item["image"] for item in items])), torch.stack([i["mask"][0] for i in items])
     field = torch.stack([receptive_contribution(model, part) for part in x[:64].split(8)]).double().mean(0)
-    radius = receptive_field_radius(model, 512)
+    radius = receptive_field_radius(model, 256)
     pooled = nn.functional.avg_pool2d(field[None], SIZE // 32)[0]
     decays = {name: m.spatial_decay.abs() for name, m in spatial_mixes(model).items()}
     return {
