@@ -44,12 +44,16 @@ book: $(STAMP) ## execute the notebooks and render the book (SOLUTIONS=0 for one
 serve: book ## serve the book on http://127.0.0.1:8000 (PORT=...)
 	$(BIN)/python book/build.py serve --port $(PORT)
 
+# One thread in each of several processes is faster than several threads in one.
+PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(THREADS)
+
+# loadfile: the cells of a notebook share a kernel, so a file stays in one process.
 test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
-	$(BIN)/python -m pytest tests --ignore=tests/book $(NOTEBOOKS) \
+	$(PYTEST) --dist loadfile tests --ignore=tests/book $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
-	RWKVLIB_NEEDS_BOOK=1 $(BIN)/python -m pytest tests/book
+	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) tests/book
 
 plain: $(STAMP) ## write notebooks/plain/, the edition of the chapters for Colab
 	$(BIN)/python book/plain.py

@@ -18,6 +18,7 @@ CHAPTERS = {
     "encoder": "09_encoder",
     "unet": "10_unet",
     "training": "12_training",
+    "seeing": "15_seeing",
 }
 
 
@@ -86,6 +87,7 @@ def draw() -> str:
     parts.append(box(620, y, 110, 62, ["1x1", "+ residual"], "encoder", "glsp"))
     for a, b in ((140, 170), (430, 460), (590, 620)):
         parts.append(arrow((a, y + 31), (b - 3, y + 31)))
+    parts.append(box(30, 564, 120, 50, ["Seeing", "when trained"], "plain", "seeing"))
     parts.append(box(170, 564, 120, 50, ["Bi-WKV", "definition"], "attention", "operator"))
     parts.append(box(310, 564, 120, 50, ["Fast", "and stable"], "attention", "fast"))
     parts.append(box(450, 564, 130, 50, ["Audit", "as published"], "mix", "audit"))
