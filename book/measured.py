@@ -54,26 +54,31 @@ def chapters(root: Path) -> dict[str, dict]:
 
 
 def seconds(value: float | None) -> str:
-    """Write a measured time, or that there is none."""
-    return "not measured" if value is None else f"{value:.0f} s"
+    """Write a measured time, or a dash where there is none."""
+    return "–" if value is None else f"{value:.0f}"
 
 
 def times(root: Path) -> dict[str, str]:
     """Return `time_NN` for each chapter, and `chapter_times`, a table of all."""
     found = chapters(root)
     texts = {}
+    timed_on_gpu = any(chapter["gpu"] is not None for chapter in found.values())
     for number, chapter in found.items():
         cpu = "not timed" if chapter["cpu"] is None else f"{chapter['cpu']:.0f} seconds"
-        gpu = "not timed" if chapter["gpu"] is None else f"{chapter['gpu']:.0f} seconds"
+        gpu = "" if chapter["gpu"] is None else f", {chapter['gpu']:.0f} seconds on a GPU"
         texts[f"time_{number}"] = (
-            f"About {chapter['minutes']} minutes to read. To run: {cpu} on two CPU cores, {gpu} on a GPU. "
-            "Nothing is downloaded."
+            f"About {chapter['minutes']} minutes to read. To run: {cpu} on two CPU cores{gpu}. Nothing is downloaded."
         )
+    head = ["| Chapter | minutes to read | seconds to run, two CPU cores |", "| --- | --: | --: |"]
     rows = [
-        f"| {{doc}}`../notebooks/{c['file']}` | {c['minutes']} min | {seconds(c['cpu'])} | {seconds(c['gpu'])} |"
+        f"| {{doc}}`../notebooks/{c['file']}` | {c['minutes']} | {seconds(c['cpu'])} |"
+        + (f" {seconds(c['gpu'])} |" if timed_on_gpu else "")
         for c in found.values()
     ]
-    head = ["| Chapter | to read | to run, two CPU cores | to run, GPU |", "| --- | --: | --: | --: |"]
+    if timed_on_gpu:
+        head = [head[0] + " seconds to run, GPU |", head[1] + " --: |"]
+    else:
+        rows.append("\nThe chapters have not been timed on a GPU.")
     return texts | {"chapter_times": "\n".join(head + rows)}
 
 
