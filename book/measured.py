@@ -109,10 +109,15 @@ def audits(root: Path) -> dict[str, str]:
         texts[f"audit_{name}_near"] = str(len(audit["near_duplicates"]))
     busi = result(root, "audit/busi")
     torn = [busi["crossing"][f"split{number}"] for number in (1, 2, 3)]
+    closer = [pair["differ_in"] for pair in busi["near_duplicates"] if pair["correlation"] > 0.999]
     memoriser = result(root, "audit/memoriser")["dice"]["cvc_clinicdb"]
     return (
         texts
         | {f"audit_busi_torn_{number}": str(pairs) for number, pairs in enumerate(torn, 1)}
+        | {
+            f"audit_busi_torn_999_{number}": str(sum(f"split{number}" in sides for sides in closer))
+            for number in (1, 2, 3)
+        }
         | {
             "audit_busi_torn_least": str(min(torn)),
             "audit_busi_torn_most": str(max(torn)),
