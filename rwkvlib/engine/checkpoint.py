@@ -80,8 +80,10 @@ def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
     """The model, in float32 and eval mode, and the metadata of a file of `save_checkpoint`.
 
-    Raises: FileNotFoundError; ValueError where the file is damaged or no such checkpoint; RuntimeError where a key is
-        missing.
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: the file is damaged or no such checkpoint.
+        RuntimeError: a key is missing.
     """
     state, meta = _read(path)
     model = build_model(meta["model"], **meta["overrides"])

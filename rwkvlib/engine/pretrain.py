@@ -25,8 +25,9 @@ class ImageFolder(Dataset):
 
     An image is resized so that its shorter side is `size`, and its middle is taken.
 
-    Raises: FileNotFoundError for no folder, ValueError for a class without images, and, when it is read, for an image
-        that does not decode.
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: a class without images, and, when it is read, an image that does not decode.
     """
 
     def __init__(self, folder: str | Path, size: int):
