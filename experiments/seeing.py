@@ -15,6 +15,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.evaluate import evaluate
 from rwkvlib.engine.predict import normalise
 from rwkvlib.engine.train import train
+from rwkvlib.models import RWKVUNet
 from rwkvlib.provenance import provenance, write_result
 
 RESULTS = Path(__file__).parents[1] / "results/seeing"
@@ -109,6 +111,25 @@ def trained(name: str, seed: int, runs: Path) -> nn.Module:
     return load_checkpoint(out / "model.safetensors")[0]
 
 
+def beyond_by_layer(model: nn.Module, x: Tensor, distance: int = 32) -> dict[str, float]:
+    """For each stage and decoder block of an RWKV-UNet, the share of its effective field farther than a distance."""
+    shares = {}
+    for name in [f"encoder.stage{i}" for i in (1, 2, 3, 4)] + [f"decoder{i}" for i in (1, 2, 3, 4)]:
+        if isinstance(model, RWKVUNet):
+            field = receptive_contribution(partial(output_of, model, model.get_submodule(name)), x)
+            shares[name] = 1 - by_distance(field)[distance]
+    return shares
+
+
+def output_of(model: nn.Module, module: nn.Module, x: Tensor) -> Tensor:
+    """What a module inside of a model gives when the model sees `x`."""
+    kept = []
+    hook = module.register_forward_hook(lambda module, inputs, output: kept.append(output))
+    model(x)
+    hook.remove()
+    return kept[0]
+
+
 def by_distance(field: Tensor) -> list[float]:
     """The share of a field (H, W) within each Chebyshev distance 0, 1, ... of its middle."""
     H, W = field.shape
@@ -152,6 +173,7 @@ def measure(model: nn.Module) -> dict:
         "receptive_field_radius": radius if np.isfinite(radius) else None,  # None: the whole image
         "share_within": [round(share, 5) for share in by_distance(field)],
         "field_32": [[float(f"{v:.3g}") for v in row] for row in (pooled / pooled.max()).tolist()],
+        "beyond_32_by_layer": beyond_by_layer(model, x[:16]),
         "far_swap": far_swap(model, x, masks),
         "decays": {name: {"mean": d.mean().item(), "largest": d.max().item()} for name, d in decays.items()},
     }

@@ -43,6 +43,8 @@ def test_networks_are_trained_measured_and_not_trained_again(seeing, monkeypatch
         assert len(share) == 33 and share == sorted(share) and share[-1] == 1
         assert len(run["field_32"]) == 32 and max(map(max, run["field_32"])) == 1
         assert run["far_swap"]["0"][0] > run["far_swap"]["48"][0] >= 0
+        layers = run["beyond_32_by_layer"]
+        assert len(layers) == (0 if "U-Net, B" in run["model"] else 8) and all(0 <= s <= 1 for s in layers.values())
     assert runs[0]["receptive_field_radius"] is not None and runs[1]["receptive_field_radius"] is None
     assert runs[0]["decays"] == runs[1]["decays"] == {}
 
