@@ -117,7 +117,7 @@ def beyond_by_layer(model: nn.Module, x: Tensor, distance: int = 32) -> dict[str
     for name in [f"encoder.stage{i}" for i in (1, 2, 3, 4)] + [f"decoder{i}" for i in (1, 2, 3, 4)]:
         if isinstance(model, RWKVUNet):
             field = receptive_contribution(partial(output_of, model, model.get_submodule(name)), x)
-            shares[name] = 1 - by_distance(field)[distance]
+            shares[name] = max(0.0, 1 - by_distance(field.double())[distance])  # a sum may round to above 1
     return shares
 
 
