@@ -155,6 +155,12 @@ def test_notebook_code_cells_are_short(path):
 
 
 @each_notebook
+def test_notebook_links_to_the_reference(path):
+    text = "".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+    assert re.search(r"\{doc\}`[^`]*\.\./book/api/", text), "no link to a page of the library's reference"
+
+
+@each_notebook
 def test_notebook_figures_have_alternative_text(path):
     for cell in cells(path):
         kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
