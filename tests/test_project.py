@@ -110,6 +110,14 @@ def test_contents_name_files_that_exist():
     )
 
 
+def test_each_word_of_the_glossary_links_to_the_place_that_explains_it():
+    text = (ROOT / "book/glossary.md").read_text(encoding="utf8").split("```{glossary}\n")[1].split("```")[0]
+    entries = [entry for entry in text.strip().split("\n\n") if entry]
+    words = [entry.splitlines()[0] for entry in entries]
+    assert len(words) > 20 and words == sorted(words, key=str.lower)
+    assert not [entry for entry in entries if not re.search(r"\{(doc|eq)\}`[^`]+`$", entry)]
+
+
 def test_no_path_of_a_machine_is_committed():
     pattern = re.compile(r"(?<![\w.~/])/(?:home|Users|root|mnt|work|tmp)/[A-Za-z0-9_.-]+")
     allowed = {"tests/test_project.py"}
