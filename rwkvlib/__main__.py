@@ -14,7 +14,7 @@ def _train(args: argparse.Namespace) -> None:
 def _sweep(args: argparse.Namespace) -> None:
     from .engine.sweep import sweep
 
-    sweep(args.table, args.out)
+    sweep(args.table, args.out, part=args.part)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -37,6 +37,7 @@ def main(argv: list[str] | None = None) -> None:
     p.set_defaults(run=_sweep)
     p.add_argument("table", help="YAML file, see rwkvlib.engine.sweep")
     p.add_argument("--out", required=True, help="folder of the runs and their results")
+    p.add_argument("--part", default="1/1", metavar="K/N", help="the Kth of each N runs, for N processes at a time")
 
     add_evaluate(commands)
     add_predict(commands)

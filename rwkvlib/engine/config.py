@@ -36,6 +36,7 @@ class Recipe:
     clip: float = 5.0  # largest norm of all gradients together; 0 for no limit
     augment: str = "default"  # a name of `rwkvlib.data.augment`
     choose: Literal["best", "last"] = "best"  # on validation, or the last step's
+    keep: Literal["chosen", "all"] = "chosen"  # all: beside the chosen weights those of each validation, in float16
     validate_every: int = 0  # steps; 0: at each epoch's end
     save_every: int = 0  # steps from one checkpoint to the next; 0: at each epoch's end
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"

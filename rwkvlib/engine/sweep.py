@@ -1,7 +1,9 @@
 """Recipes from the command line: one, or a table of them with several seeds, which goes on where it was killed."""
 
+import hashlib
 import itertools
 import json
+import time
 import traceback
 from pathlib import Path
 
@@ -51,22 +53,24 @@ def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
         seeds: [0, 1, 2]           # of every run
         budget_seconds: 240        # of training, of every run
         test: test                 # the split that is scored; default test
+        common: {validate_every: 25}   # fields of the recipe, of every run
         runs:
           glas_t: {config: ../configs/glas_fast.yaml, data: glas.zip}   # and any fields of the recipe
           glas_unet: {config: ../configs/glas_fast.yaml, data: glas.zip, model: unet, overrides: {norm: batch}}
 
-    Paths of recipes are relative to the table. The name of a run gets its seed: ``glas_t_0``.
+    Paths of recipes are relative to the table. The name of a run gets its seed: ``glas_t_0``. All runs of the first seed
+    come first, in the table's order.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"table: no file {str(path)!r}")
     table = yaml.safe_load(path.read_text(encoding="utf8"))
-    known = {"runs", "seeds", "budget_seconds", "test"}
+    known = {"runs", "seeds", "budget_seconds", "test", "common"}
     if not isinstance(table, dict) or not isinstance(table.get("runs"), dict) or set(table) - known:
         raise ValueError(f"table: expected runs and any of {sorted(known)} in {str(path)!r}, got {table!r:.200}")
     runs = {}
-    for (name, given), seed in itertools.product(table["runs"].items(), table.get("seeds", [0])):
-        fields = {"test": table.get("test", "test"), "seed": seed} | given
+    for seed, (name, given) in itertools.product(table.get("seeds", [0]), table["runs"].items()):
+        fields = {"test": table.get("test", "test"), "seed": seed} | table.get("common", {}) | given
         if "budget_seconds" in table:
             fields = {"budget_seconds": table["budget_seconds"]} | fields
         if "config" not in fields:
@@ -79,19 +83,32 @@ def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
     return runs
 
 
-def sweep(table: str | Path, out: str | Path, progress: bool = True) -> pd.DataFrame:
+def check_part(part: str) -> tuple[int, int]:
+    """ "2/3" as (1, 3). Raises: ValueError."""
+    first, _, of = part.partition("/")
+    if not (first.isdecimal() and of.isdecimal() and 1 <= int(first) <= int(of)):
+        raise ValueError(f"part: expected K/N with K from 1 to N, got {part!r}")
+    return int(first) - 1, int(of)
+
+
+def sweep(table: str | Path, out: str | Path, progress: bool = True, part: str = "1/1") -> pd.DataFrame:
     """Trains and scores every run of a table (see `read_table`), each in turn.
 
-    Writes ``NAME.json`` when a run is finished (recipe, log, scores of every case, provenance), and after each of
-    them ``table.csv`` and ``table.json`` with one row a run. What has its file is skipped; what was interrupted goes
-    on from its last checkpoint in ``runs/NAME``.
+    Writes for each run, when it is finished, ``NAME.csv`` (the scores of every case) and ``NAME.json`` (recipe and its
+    hash, hashes of the data, log, mean scores, provenance, seconds from the start of training to the scores), and then
+    ``table.csv`` and ``table.json`` with one row a run. What has its file is skipped; what was interrupted goes on from
+    its last checkpoint in ``runs/NAME``, where the chosen weights stay.
 
-    Returns: the table. Raises: ValueError for a bad table, or a result in `out` of another recipe under the same name;
-        RuntimeError, after the other runs, that names those which failed.
+    Args:
+        part: "K/N" takes the Kth of each N runs, for N processes that share the table and `out`.
+
+    Returns: the table. Raises: ValueError for a bad table or part, or a result in `out` of another recipe under the
+        same name; RuntimeError, after the other runs, that names those which failed.
     """
     out, runs, failed = Path(out), read_table(table), {}
+    first, of = check_part(part)
     out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(runs.items(), desc="runs", disable=not progress)
+    bar = tqdm(list(runs.items())[first::of], desc="runs", disable=not progress)
     for name, (config, test) in bar:
         file = out / f"{name}.json"
         # Base names only: a result must not depend on where somebody keeps their files.
@@ -102,6 +119,8 @@ def sweep(table: str | Path, out: str | Path, progress: bool = True) -> pd.DataF
                 raise ValueError(f"out: {str(file)!r} is of another recipe than the table's; choose another folder")
             continue
         bar.set_postfix_str(name)
+        # Taken now: the code that runs is the one that was there at the start.
+        origin, began = provenance(config.seed, f"python -m rwkvlib sweep {Path(table).name}"), time.perf_counter()
         try:
             log = train(config, out / "runs" / name, resume=True, progress=progress)
             model, meta = load_checkpoint(out / "runs" / name / "model.safetensors")
@@ -111,15 +130,26 @@ def sweep(table: str | Path, out: str | Path, progress: bool = True) -> pd.DataF
             traceback.print_exc()
             failed[name] = f"{type(error).__name__}: {error}"
             continue
+        seconds = round(time.perf_counter() - began, 1)
+        hashes = {
+            s: load_data(config.data, s, size=config.size, column=config.split).sha256()
+            for s in ("train", config.validation, test)
+            if s is not None
+        }
         mean = {key: float(scores[key].mean()) for key in SCORES}
-        origin = provenance(config.seed, f"python -m rwkvlib sweep {Path(table).name}")
-        cases = json.loads(scores.round(5).to_json(orient="records"))
-        result = dict(name=name, config=recipe, mean=mean, weights=meta.get("metrics"), log=log, cases=cases)
-        write_result(file, result | {"provenance": origin})
+        write_file(out / f"{name}.csv", scores.to_csv(index=False, float_format="%.6g").encode())
+        result = dict(name=name, config=recipe, config_hash=config_hash(recipe), data_hash=hashes, mean=mean)
+        result |= dict(weights=meta.get("metrics"), seconds=seconds, log=log, provenance=origin)
+        write_result(file, result)
         _collect(out, list(runs))
     if failed:
         raise RuntimeError("runs: " + "; ".join(f"{name} failed ({why})" for name, why in failed.items()))
     return _collect(out, list(runs))
+
+
+def config_hash(recipe: dict) -> str:
+    """SHA-256 of a recipe as JSON, its seed left out: the seeds of one run have one hash."""
+    return hashlib.sha256(json.dumps(recipe | {"seed": None}, sort_keys=True).encode()).hexdigest()
 
 
 def _collect(out: Path, names: list[str]) -> pd.DataFrame:

@@ -211,6 +211,10 @@ def fit(
                 scores = [-math.inf if math.isnan(s := r.get(task.score, math.nan)) else s for r in now.log]
                 if config.choose == "last" or scores[-1] >= max(scores):
                     save_checkpoint(out / "model.safetensors", kept, dict(meta, metrics=now.log[-1]))
+                if config.keep == "all":
+                    (out / "kept").mkdir(exist_ok=True)
+                    file = out / "kept" / f"step_{now.step:08d}.safetensors"
+                    save_checkpoint(file, kept, dict(meta, metrics=now.log[-1]), dtype=torch.float16)
                 write_file(out / "log.json", json.dumps(now.log, indent=1).encode())
                 bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
         if is_main and (last or now.step % (config.save_every or per_epoch) == 0):
@@ -237,7 +241,8 @@ def train(
 
     Writes into the folder `out`: ``model.safetensors`` (for `load_checkpoint`: the weights that are best on the split
     of validation, or the last ones, as ``config.choose`` says), ``checkpoints/`` (the last two states, to resume from),
-    ``log.json`` (what is returned) and ``config.json``.
+    ``log.json`` (what is returned), ``config.json``, and with ``config.keep`` "all" ``kept/`` (the weights of each
+    validation).
 
     Args:
         resume: True goes on with the run that `out` holds, if it does: the result is the same as without the

@@ -28,7 +28,7 @@ def write_table(tmp_path, write_recipe):
 def test_a_table_is_recipes_times_seeds(write_table):
     runs = {"a": {"config": "recipe.yaml"}, "b": {"config": "recipe.yaml", "lr": 0.1, "overrides": {"ccm": False}}}
     table = read_table(write_table(runs, seeds=[3, 4], budget_seconds=5, test="validation"))
-    assert list(table) == ["a_3", "a_4", "b_3", "b_4"]
+    assert list(table) == ["a_3", "b_3", "a_4", "b_4"]
     config, test = table["b_4"]
     assert (config.seed, config.lr, config.budget_seconds, test) == (4, 0.1, 5, "validation")
     assert config.overrides["ccm"] is False and config.overrides["dims"] == (8, 8, 16, 16)
@@ -41,7 +41,12 @@ def test_results_are_collected_and_finished_runs_skipped(tmp_path, write_table, 
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "out" / "table.csv"), table)
     assert [row["name"] for row in json.loads((tmp_path / "out" / "table.json").read_text())] == ["t_0", "t_1"]
     result = json.loads((tmp_path / "out" / "t_1.json").read_text())
-    assert result["provenance"]["seed"] == 1 and len(result["cases"]) == 2 and result["log"][0]["step"] == 2
+    assert result["provenance"]["seed"] == 1 and result["log"][0]["step"] == 2 and result["seconds"] > 0
+    cases = pd.read_csv(tmp_path / "out" / "t_1.csv")
+    assert len(cases) == 2 and cases["dice"].mean() == pytest.approx(result["mean"]["dice"], abs=1e-6)
+    other = json.loads((tmp_path / "out" / "t_0.json").read_text())
+    assert other["config_hash"] == result["config_hash"] and other["data_hash"] == result["data_hash"]
+    assert list(result["data_hash"]) == ["train", "validation", "test"] and len(set(result["data_hash"].values())) == 3
     assert str(tmp_path) not in json.dumps(result)
     monkeypatch.setattr(module, "train", lambda *args, **kwargs: pytest.fail("a finished run was trained again"))
     pd.testing.assert_frame_equal(sweep(path, tmp_path / "out", progress=False), table)
