@@ -58,8 +58,8 @@ def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
           glas_t: {config: ../configs/glas_fast.yaml, data: glas.zip}   # and any fields of the recipe
           glas_unet: {config: ../configs/glas_fast.yaml, data: glas.zip, model: unet, overrides: {norm: batch}}
 
-    Paths of recipes are relative to the table. The name of a run gets its seed: ``glas_t_0``. All runs of the first seed
-    come first, in the table's order.
+    Paths of recipes are relative to the table. The name of a run gets its seed: ``glas_t_0``. All runs of the
+    first seed come first, in the table's order.
     """
     path = Path(path)
     if not path.is_file():
