@@ -5,14 +5,17 @@ from .attention import implicit_attention, spatial_mixes
 from .complexity import count_macs, count_parameters
 from .erf import effective_receptive_field, receptive_contribution
 from .receptive_field import receptive_field_radius
-from .statistics import Interval, bootstrap_interval, paired_difference, summarise
+from .statistics import Comparison, Interval, bootstrap_interval, compare, holm, paired_difference, summarise
 
 __all__ = [
+    "Comparison",
     "Interval",
     "bootstrap_interval",
+    "compare",
     "count_macs",
     "count_parameters",
     "effective_receptive_field",
+    "holm",
     "implicit_attention",
     "paired_difference",
     "receptive_contribution",

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rwkvlib.analysis.statistics import bootstrap_interval, paired_difference
+from rwkvlib.analysis.statistics import bootstrap_interval, compare, holm, paired_difference
 
 
 def table(units, per_unit, between, within, seed=0):
@@ -104,3 +104,73 @@ def test_bad_input_is_named():
         paired_difference(cases, cases[1:], "dice", "name")
     with pytest.raises(ValueError, match="a: expected every case once"):
         paired_difference(pd.concat([cases, cases]), cases, "dice", "name")
+
+
+def runs(values, effect_of_run, seed=0):
+    """Three runs that score the same 50 cases."""
+    rng = np.random.default_rng(seed)
+    case = rng.normal(0, 0.1, 50)
+    rows = [(f"{i}", r, values + case[i] + effect_of_run[r]) for r in range(3) for i in range(50)]
+    return pd.DataFrame(rows, columns=["name", "seed", "dice"])
+
+
+def test_runs_are_resampled_too():
+    same, apart = runs(0.7, [0, 0, 0]), runs(0.7, [-0.2, 0, 0.2])
+    one = bootstrap_interval(same[same["seed"] == 0], "dice", "name")
+    alike = bootstrap_interval(same, "dice", "name", run="seed")
+    # Three runs that are alike tell as much as one, neither more nor less.
+    assert (alike.low, alike.high) == pytest.approx((one.low, one.high)) and (alike.cases, alike.units) == (150, 50)
+    wide = bootstrap_interval(apart, "dice", "name", run="seed")
+    # Means of three draws of -0.2, 0, 0.2: the extreme ones, each once in 27, lie in the tails of 2.5 %.
+    assert wide.mean == pytest.approx(alike.mean) and wide.high - wide.low > 0.3 > alike.high - alike.low
+    blind = bootstrap_interval(apart, "dice", "name")
+    assert blind.high - blind.low < 0.1
+    with pytest.raises(ValueError, match=r"run: expected one of .* got 'fold'"):
+        bootstrap_interval(same, "dice", "name", run="fold")
+    missing = apart.assign(dice=apart["dice"].where(apart["seed"] < 2))
+    assert bootstrap_interval(missing, "dice", "name", run="seed").undefined == 50
+
+
+def test_comparisons_find_what_is_there_and_no_more():
+    a, b = runs(0.75, [0, 0.01, -0.01]), runs(0.7, [0, 0, 0], seed=1)
+    b["dice"] = a["dice"] - 0.05 - np.random.default_rng(0).normal(0, 0.02, 150)
+    keys = dict(on=("name", "class", "seed"), run="seed")
+    found = compare(a, b, "dice", "name", **keys)
+    assert found.difference.low < 0.05 < found.difference.high and found.p < 1e-6
+    assert found.rank_biserial > 0.95 and found.cohen_dz > 2 and (found.units, found.won) == (50, 50)
+    turned = compare(b, a, "dice", "name", **keys)
+    assert turned.p == found.p and turned.rank_biserial == -found.rank_biserial and turned.won == 0
+    # No difference: of 100 tests about five below 0.05.
+    rng = np.random.default_rng(1)
+    below = [
+        compare(a, a.assign(dice=a["dice"] + rng.normal(0, 0.05, 150)), "dice", "name", resamples=1, **keys).p < 0.05
+        for _ in range(100)
+    ]
+    assert 0 < sum(below) <= 12
+
+
+def test_a_comparison_of_few_units_says_that_it_can_show_nothing():
+    a = pd.DataFrame({"name": list("abcdef"), "sequence": [1, 1, 2, 2, 3, 3], "dice": [0.8, 0.9] * 3})
+    found = compare(a, a.assign(dice=a["dice"] - [0.1, 0.1, 0.2, 0.2, 0.3, 0.3]), "dice", "sequence")
+    assert found.units == 3 and found.p == found.least_p == 0.25 and found.rank_biserial == 1
+    same = compare(a, a, "dice", "sequence")
+    assert same.p == 1 and same.rank_biserial == 0 and np.isnan(same.cohen_dz)
+    single = compare(a[:2], a[:2], "dice", "sequence")
+    assert np.isnan(single.p) and single.units == 1
+
+
+def test_wilcoxon_by_hand():
+    """Differences 1, -2, 3, 4, 5: ranks 13 for, 2 against."""
+    a = pd.DataFrame({"name": list("abcde"), "dice": [1.0, -2, 3, 4, 5]})
+    found = compare(a, a.assign(dice=0.0), "dice", "name")
+    # Signs with a smaller rank sum of 2 at most: {}, {1}, {2} of 32, twice.
+    assert found.rank_biserial == pytest.approx(11 / 15) and found.p == pytest.approx(6 / 32) and found.won == 4
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    with_gap = holm([0.01, float("nan"), 0.04])
+    assert np.isnan(with_gap[1]) and [with_gap[0], with_gap[2]] == pytest.approx([0.02, 0.04])
+    assert holm([]) == [] and holm([0.9, 0.8]) == [1.0, 1.0]
+    with pytest.raises(ValueError, match="p: expected numbers from 0 to 1"):
+        holm([2.0])
