@@ -1,0 +1,102 @@
+"""What the trained networks of a sweep give elsewhere and by other rules, without any further training.
+
+    python experiments/reproduction.py transfer --runs runs/reproduction   # other data sets: results/transfer/
+    python experiments/reproduction.py protocol --runs runs/reproduction   # other rules: results/protocol/
+
+Needs what `python -m rwkvlib sweep` leaves in the folder, the weights of each validation (``keep: all``) included, and
+the prepared data. Writes a CSV of all cases and a JSON for each run, and skips the runs that have theirs.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from rwkvlib.data.dataset import load_data
+from rwkvlib.engine.checkpoint import load_checkpoint, write_file
+from rwkvlib.engine.evaluate import evaluate
+from rwkvlib.provenance import provenance, write_result
+
+ROOT = Path(__file__).parents[1]
+# By the set of the training, the other one of the same task, which is tested whole.
+TRANSFER = {"kvasir_seg": "cvc_clinicdb", "cvc_clinicdb": "kvasir_seg"}
+
+
+def write(out: Path, name: str, cases: pd.DataFrame, result: dict) -> None:
+    """The JSON last: a run that has it is whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(out / f"{name}.csv", cases.to_csv(index=False, float_format="%.6g").encode())
+    write_result(out / f"{name}.json", result)
+
+
+def transfer(run: Path, config: dict, out: Path) -> None:
+    """The test of a network on the other data set of its task, unchanged: all of its images, as it has seen none."""
+    data = Path(config["data"])
+    if data.name not in TRANSFER or config["split"] != "split":
+        return
+    origin = provenance(config["seed"], "python experiments/reproduction.py transfer")
+    target = load_data(data.with_name(TRANSFER[data.name]), size=config["size"])
+    cases = evaluate(load_checkpoint(run / "model.safetensors")[0], target)
+    result = dict(name=run.name, trained_on=data.name, tested_on=TRANSFER[data.name], data_hash=target.sha256())
+    result |= dict(mean=cases[["dice", "iou", "hd95"]].mean().to_dict(), provenance=origin)
+    write(out, run.name, cases, result)
+
+
+def protocol(run: Path, config: dict, out: Path) -> None:
+    """The scores of one network's predictions on its test images by other rules than the sweep's, which are: at the
+    size of training, masks resized by nearest neighbour, undefined scores left out, MONAI's HD95, no flips, weights
+    chosen on validation.
+
+    Columns of the CSV: ``dice_RULE`` and ``hd95_RULE`` for the rules flips (averaged over mirror images), paper (the
+    published code's rules, at the size of training), own_size (strict, at the files' size), paper_own_size.
+    In the JSON: the mean Dice on validation and test at each validation of the training.
+    """
+    origin = provenance(config["seed"], "python experiments/reproduction.py protocol")
+    model, _ = load_checkpoint(run / "model.safetensors")
+    options = dict(column=config["split"])
+    small = load_data(config["data"], "test", size=config["size"], **options)
+    large = load_data(config["data"], "test", **options)
+    rules = {
+        "flips": evaluate(model, small, flips=True),
+        "paper": evaluate(model, small, protocol="paper"),
+        "own_size": evaluate(model, large, size=config["size"]),
+        "paper_own_size": evaluate(model, large, size=config["size"], protocol="paper"),
+    }
+    keys = ["name", "class"]
+    cases = rules["flips"].drop(columns=["dice", "iou", "hd95", "sensitivity", "specificity", "predicted", "hd95_unit"])
+    for rule, table in rules.items():
+        found = table[[*keys, "dice", "hd95"]].rename(columns={c: f"{c}_{rule}" for c in ("dice", "hd95")})
+        cases = cases.merge(found, on=keys, validate="one_to_one")
+    kept = []
+    for file in sorted((run / "kept").glob("step_*.safetensors")):
+        weights, meta = load_checkpoint(file)
+        test = evaluate(weights, small, hd95=False)["dice"].mean()
+        kept.append(dict(step=meta["metrics"]["step"], validation=meta["metrics"]["dice"], test=test))
+    result = dict(name=run.name, mean=cases.filter(regex="_").mean().to_dict(), kept=kept, provenance=origin)
+    result |= dict(data=Path(config["data"]).name, own_size=list(large.images.shape[1:3]))
+    write(out, run.name, cases, result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("transfer", "protocol"))
+    parser.add_argument("--runs", required=True, help="folder that the sweep wrote")
+    parser.add_argument("--only", default="", help="regular expression that a run's name must hold")
+    parser.add_argument("--out", type=Path, help="default: results/transfer or results/protocol")
+    args = parser.parse_args()
+    out = args.out or ROOT / "results" / args.what
+    finished = [Path(args.runs) / "runs" / f.stem for f in sorted(Path(args.runs).glob("*_[0-9].json"))]
+    if not finished:
+        parser.error(f"--runs: expected the folder of a sweep with finished runs, got {args.runs!r}")
+    for run in finished:
+        if re.search(args.only, run.name) and not (out / f"{run.name}.json").exists():
+            print(run.name, flush=True)
+            {"transfer": transfer, "protocol": protocol}[args.what](
+                run, json.loads((run / "config.json").read_text()), out
+            )
+
+
+if __name__ == "__main__":
+    main()
