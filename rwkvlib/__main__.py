@@ -14,7 +14,7 @@ def _train(args: argparse.Namespace) -> None:
 def _sweep(args: argparse.Namespace) -> None:
     from .engine.sweep import sweep
 
-    sweep(args.table, args.out, part=args.part)
+    sweep(args.table, args.out, part=args.part, settings=args.settings)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     p = commands.add_parser("sweep", help="train and score a table of recipes and seeds; skips what is done")
     p.set_defaults(run=_sweep)
     p.add_argument("table", help="YAML file, see rwkvlib.engine.sweep")
+    p.add_argument("settings", nargs="*", metavar="key=value", help="any field of the recipes, for every run")
     p.add_argument("--out", required=True, help="folder of the runs and their results")
     p.add_argument("--part", default="1/1", metavar="K/N", help="the Kth of each N runs, for N processes at a time")
 

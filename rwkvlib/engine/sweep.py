@@ -5,6 +5,7 @@ import itertools
 import json
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -45,7 +46,7 @@ def _settings(values: dict, prefix: str = "") -> list[str]:
     return lines
 
 
-def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
+def read_table(path: str | Path, settings: Sequence[str] = ()) -> dict[str, tuple[TrainConfig, str]]:
     """The runs of a table: by name the recipe and the split to score it on.
 
     ::
@@ -59,7 +60,7 @@ def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
           glas_unet: {config: ../configs/glas_fast.yaml, data: glas.zip, model: unet, overrides: {norm: batch}}
 
     Paths of recipes are relative to the table. The name of a run gets its seed: ``glas_t_0``. All runs of the
-    first seed come first, in the table's order.
+    first seed come first, in the table's order. `settings` are ``key=value`` each, and win over the table.
     """
     path = Path(path)
     if not path.is_file():
@@ -76,7 +77,7 @@ def read_table(path: str | Path) -> dict[str, tuple[TrainConfig, str]]:
         if "config" not in fields:
             raise ValueError(f"config: expected the recipe of run {name!r}, got none")
         recipe, test = path.parent / fields.pop("config"), fields.pop("test")
-        config = load_config(recipe, _settings(fields))
+        config = load_config(recipe, _settings(fields) + list(settings))
         if not isinstance(config, TrainConfig):
             raise ValueError(f"config: expected recipes for segmentation, got {str(recipe)!r} for run {name!r}")
         runs[f"{name}_{seed}"] = (config, test)
@@ -91,7 +92,9 @@ def check_part(part: str) -> tuple[int, int]:
     return int(first) - 1, int(of)
 
 
-def sweep(table: str | Path, out: str | Path, progress: bool = True, part: str = "1/1") -> pd.DataFrame:
+def sweep(
+    table: str | Path, out: str | Path, progress: bool = True, part: str = "1/1", settings: Sequence[str] = ()
+) -> pd.DataFrame:
     """Trains and scores every run of a table (see `read_table`), each in turn.
 
     Writes for each run, when it is finished, ``NAME.csv`` (the scores of every case) and ``NAME.json`` (recipe and its
@@ -101,12 +104,14 @@ def sweep(table: str | Path, out: str | Path, progress: bool = True, part: str =
 
     Args:
         part: "K/N" takes the Kth of each N runs, for N processes that share the table and `out`.
+        settings: see `read_table`.
 
     Returns: the table. Raises: ValueError for a bad table or part, or a result in `out` of another recipe under the
         same name; RuntimeError, after the other runs, that names those which failed.
     """
-    out, runs, failed = Path(out), read_table(table), {}
+    out, runs, failed = Path(out), read_table(table, settings), {}
     first, of = check_part(part)
+    command = " ".join(["python -m rwkvlib sweep", Path(table).name, *settings])
     out.mkdir(parents=True, exist_ok=True)
     bar = tqdm(list(runs.items())[first::of], desc="runs", disable=not progress)
     for name, (config, test) in bar:
@@ -120,7 +125,7 @@ def sweep(table: str | Path, out: str | Path, progress: bool = True, part: str =
             continue
         bar.set_postfix_str(name)
         # Taken now: the code that runs is the one that was there at the start.
-        origin, began = provenance(config.seed, f"python -m rwkvlib sweep {Path(table).name}"), time.perf_counter()
+        origin, began = provenance(config.seed, command), time.perf_counter()
         try:
             log = train(config, out / "runs" / name, resume=True, progress=progress)
             model, meta = load_checkpoint(out / "runs" / name / "model.safetensors")

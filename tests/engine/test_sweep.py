@@ -54,6 +54,21 @@ def test_results_are_collected_and_finished_runs_skipped(tmp_path, write_table, 
         sweep(write_table({"t": {"config": "recipe.yaml", "epochs": 2}}), tmp_path / "out", progress=False)
 
 
+def test_two_processes_share_a_table(tmp_path, write_table):
+    path = write_table({"a": {"config": "recipe.yaml", "epochs": 1}, "b": {"config": "recipe.yaml"}}, seeds=[0, 1])
+    settings = ["epochs=2", "lr=0.1"]
+    assert [c.epochs for c, _ in read_table(path, settings).values()] == [2] * 4
+    first = sweep(path, tmp_path / "out", progress=False, part="1/2", settings=settings)
+    assert list(first["name"]) == ["a_0", "a_1"] and list(first["steps"]) == [4, 4]
+    both = sweep(path, tmp_path / "out", progress=False, part="2/2", settings=settings)
+    assert list(both["name"]) == ["a_0", "b_0", "a_1", "b_1"]
+    provenance = json.loads((tmp_path / "out" / "b_1.json").read_text())["provenance"]
+    assert provenance["command"] == "python -m rwkvlib sweep table.yaml epochs=2 lr=0.1"
+    for part in ("0/2", "3/2", "1", "a/b", ""):
+        with pytest.raises(ValueError, match="part: expected K/N with K from 1 to N, got"):
+            sweep(path, tmp_path / "out", part=part)
+
+
 def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path, write_table, start_process, monkeypatch):
     path = write_table({"t": {"config": "recipe.yaml", "epochs": 25}}, seeds=[0, 1])
     process = start_process("-m", "rwkvlib", "sweep", path, "--out", tmp_path / "out")
