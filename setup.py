@@ -15,7 +15,7 @@ class BuildWithResults(build_py):
         if not self.editable_mode:  # an editable install reads them where they lie
             for folder, name in (("results", "results"), ("tests/data", "reference")):
                 for source in Path(folder).rglob("*.*"):
-                    if source.suffix in (".json", ".npz"):
+                    if source.suffix in (".json", ".csv", ".npz"):
                         copy = Path(self.build_lib, "rwkvlib", name, source.relative_to(folder))
                         copy.parent.mkdir(parents=True, exist_ok=True)
                         shutil.copyfile(source, copy)

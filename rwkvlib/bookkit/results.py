@@ -26,30 +26,43 @@ def result_folders() -> list[Path]:
     return list(dict.fromkeys([*folders, PACKAGE.parent / "results", PACKAGE / "results"]))
 
 
-def read_result(name: str) -> dict[str, Any]:
-    """Read results/<name>.json from the checkout around the working folder, or from the installed library.
+def find_result(name: str) -> Path:
+    """Return the path of a file below results/, in the checkout around the working folder or in the installed library.
 
     Args:
-        name: the file's path below results/, with or without `.json`, such as "bench/wkv_cpu".
+        name: the file's path below results/, such as "bench/wkv_cpu.json".
 
     Raises:
         FileNotFoundError: no such file; the message lists where it was looked for and what is there.
-        ValueError: the name leaves results/, or the file is not JSON.
+        ValueError: the name leaves results/.
     """
-    relative = Path(name if name.endswith(".json") else f"{name}.json")
+    relative = Path(name)
     if relative.is_absolute() or ".." in relative.parts:
         raise ValueError(f"a result's name is a path below results/, got {name!r}")
     folders = [folder for folder in result_folders() if folder.is_dir()]
     for folder in folders:
-        path = folder / relative
-        if path.is_file():
-            try:
-                return json.loads(path.read_text(encoding="utf8"))
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path} is not JSON: {error}") from error
-    known = sorted({p.relative_to(f).with_suffix("").as_posix() for f in folders for p in f.rglob("*.json")})
+        if (folder / relative).is_file():
+            return folder / relative
+    kind = relative.suffix
+    known = sorted({p.relative_to(f).with_suffix("").as_posix() for f in folders for p in f.rglob(f"*{kind}")})
     looked = ", ".join(str(folder) for folder in folders) or f"no folder results/ in or above {Path.cwd()}"
     raise FileNotFoundError(f"no result {relative.as_posix()!r}. Looked in: {looked}. There is: {known or 'nothing'}")
+
+
+def read_result(name: str) -> dict[str, Any]:
+    """Read results/<name>.json.
+
+    Args:
+        name: as of `find_result`, with or without `.json`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `find_result`; ValueError also where the file is not JSON.
+    """
+    path = find_result(name if name.endswith(".json") else f"{name}.json")
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
 
 
 def reference_file(name: str) -> Path:
