@@ -1,4 +1,4 @@
-"""``python -m rwkvlib train | sweep | evaluate | predict``: the command line, which only reads arguments."""
+"""``python -m rwkvlib train | sweep | evaluate | predict | report``: the command line, which only reads arguments."""
 
 import argparse
 
@@ -15,6 +15,12 @@ def _sweep(args: argparse.Namespace) -> None:
     from .engine.sweep import sweep
 
     sweep(args.table, args.out, part=args.part, settings=args.settings)
+
+
+def _report(args: argparse.Namespace) -> None:
+    from .bookkit.report import write_report
+
+    print(f"{len(write_report(args.out))} tables and figures in {args.out}")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -39,6 +45,10 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("settings", nargs="*", metavar="key=value", help="any field of the recipes, for every run")
     p.add_argument("--out", required=True, help="folder of the runs and their results")
     p.add_argument("--part", default="1/1", metavar="K/N", help="the Kth of each N runs, for N processes at a time")
+
+    p = commands.add_parser("report", help="every table and figure of chapters 13 and 14, from results/ alone")
+    p.set_defaults(run=_report)
+    p.add_argument("--out", default="report", help="folder for them")
 
     add_evaluate(commands)
     add_predict(commands)

@@ -51,6 +51,26 @@ def bootstrap_interval(
     Raises:
         ValueError: no such columns, a row without a unit, slices or frames as units, numbers out of range.
     """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
+    means = bootstrap_means(table, value, unit, run=run, resamples=resamples, seed=seed)
+    values = table[value].dropna().to_numpy(float)
+    units = table.loc[table[value].notna(), unit].nunique()
+    mean = sd = low = high = float("nan")
+    if len(values):
+        mean = float(values.mean())
+    if len(values) > 1:
+        sd = float(values.std(ddof=1))
+    if units > 1:
+        low, high = (float(q) for q in np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]))
+    return Interval(mean, sd, low, high, len(values), units, len(table) - len(values))
+
+
+def bootstrap_means(
+    table: pd.DataFrame, value: str, unit: str, *, run: str | None = None, resamples: int = 10_000, seed: int = 0
+) -> np.ndarray:
+    """The means of the resamples behind `bootstrap_interval`, whose arguments and errors these are; those of two
+    independent tables can be subtracted. Empty where nothing is defined."""
     for argument, column in (("value", value), ("unit", unit), ("run", run)):
         if column is not None and column not in table:
             raise ValueError(f"{argument}: expected one of {list(table)}, got {column!r}")
@@ -58,29 +78,20 @@ def bootstrap_interval(
         raise ValueError(f"unit: expected what is independent (patient, sequence, group or name), got {unit!r}")
     if table[unit].isna().any():
         raise ValueError(f"unit: {table[unit].isna().sum()} of {len(table)} rows have no {unit!r}")
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: expected a number between 0 and 1, got {confidence}")
     if resamples < 1:
         raise ValueError(f"resamples: expected at least 1, got {resamples}")
     defined = table[table[value].notna()]
-    values = defined[value].to_numpy(float)
+    if not len(defined):
+        return np.empty(0)
     runs = defined[run] if run else np.zeros(len(defined))
     cells = defined.groupby([runs, defined[unit]], sort=True)[value]
     # (runs, units)
     sums, counts = (x.unstack(fill_value=0).to_numpy(float) for x in (cells.sum(), cells.count()))
-    mean = sd = low = high = float("nan")
-    if len(values):
-        mean = float(values.mean())
-    if len(values) > 1:
-        sd = float(values.std(ddof=1))
-    if sums.shape[1] > 1:
-        # How often each unit is drawn, in each resample: the mean is the cases' own, so large units weigh more.
-        generator = np.random.default_rng(seed)
-        of_units, of_runs = (generator.multinomial(n, np.full(n, 1 / n), resamples) for n in sums.shape[::-1])
-        total, number = (((of_runs @ x) * of_units).sum(1) for x in (sums, counts))
-        means = total[number > 0] / number[number > 0]
-        low, high = (float(q) for q in np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2]))
-    return Interval(mean, sd, low, high, len(values), sums.shape[1], len(table) - len(values))
+    # How often each unit is drawn, in each resample: the mean is the cases' own, so large units weigh more.
+    generator = np.random.default_rng(seed)
+    of_units, of_runs = (generator.multinomial(n, np.full(n, 1 / n), resamples) for n in sums.shape[::-1])
+    total, number = (((of_runs @ x) * of_units).sum(1) for x in (sums, counts))
+    return total[number > 0] / number[number > 0]
 
 
 def _differences(a: pd.DataFrame, b: pd.DataFrame, value: str, on: tuple[str, ...]) -> pd.DataFrame:

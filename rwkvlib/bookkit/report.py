@@ -1,0 +1,359 @@
+"""The tables and figures of the chapters on reproduction and ablations, from the files under results/ alone.
+
+``python -m rwkvlib report --out report`` writes all of them. A run is ``results/FOLDER/NAME.json`` with the scores of
+its cases beside it in ``NAME.csv``, as `rwkvlib.engine.sweep` writes them; names are SET_MODEL_SEED.
+
+Means are over cases and seeds; intervals are bootstrap 95 % intervals that resample seeds, and units: videos
+(sequence), groups of near-duplicates (group), else images (name). Tests are Wilcoxon's on the units' means, corrected
+by Holm over the rows of a table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from .results import find_result, read_result
+from .style import PALETTE, use_style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SETS = {
+    "glas": "GlaS",
+    "cvc_image": "CVC-ClinicDB by image",
+    "cvc_sequence": "CVC-ClinicDB by video",
+    "kvasir": "Kvasir-SEG",
+    "busi": "BUSI",
+}
+MODELS = {"t": "RWKV-UNet-T", "unet": "U-Net"}
+COLOURS = {"t": PALETTE["orange"], "unet": PALETTE["blue"]}
+# The paper's columns; its split of CVC-ClinicDB is not published, and by image in the literature.
+PAPER = {"glas": "glas", "cvc_image": "cvc_clinicdb", "kvasir": "kvasir_seg", "busi": "busi"}
+PAPER_MODELS = {"t": "RWKV-UNet-T", "unet": "U-Net"}
+UNITS = {"sequence": "videos", "group": "groups", "name": "images", "patient": "patients"}
+KEYS = ("name", "class", "seed")
+
+
+def read_cases(name: str) -> pd.DataFrame:
+    """results/NAME.csv. Raises: as `find_result`."""
+    return pd.read_csv(find_result(f"{name}.csv"), dtype={"name": str})
+
+
+def runs(folder: str) -> pd.DataFrame:
+    """A row for each finished run of a folder of results: name, set, model, seed, steps, seconds, parameters of origin.
+
+    Raises: FileNotFoundError where there is none.
+    """
+    where = find_result(f"{folder}/table.json").parent
+    rows = []
+    for path in sorted(where.glob("*_[0-9].json")):
+        result = read_result(f"{folder}/{path.name}")
+        stem, seed = path.stem.rsplit("_", 1)
+        data = next((s for s in SETS if stem.startswith(f"{s}_")), None)
+        if data is None:
+            raise ValueError(f"folder: expected names that begin with one of {list(SETS)}, got {path.name!r}")
+        last, origin = result["log"][-1], result["provenance"]
+        rows.append(
+            {"name": path.stem, "set": data, "model": stem[len(data) + 1 :], "seed": int(seed)}
+            | {"steps": last["step"], "training_seconds": last["seconds"], "seconds": result["seconds"]}
+            | {"validation": result["weights"]["dice"], "cpu": origin["hardware"]["cpu"]}
+            | {"threads": origin["hardware"]["threads"], "torch": origin["versions"]["torch"]}
+            | {"config": result["config_hash"][:8], "data": result["data_hash"]["test"][:8]}
+            | {"commit": origin["commit"][:8], "time": origin["time"]}
+        )
+    return pd.DataFrame(rows)
+
+
+def cases(folder: str, where: str | None = None) -> pd.DataFrame:
+    """The cases of all runs of a folder, with set, model and seed. `where`: the folder of their CSV files, if another
+    one."""
+    parts = []
+    for r in runs(folder).itertuples():
+        parts.append(read_cases(f"{where or folder}/{r.name}").assign(set=r.set, model=r.model, seed=r.seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _unit(table: pd.DataFrame) -> str:
+    """What is independent among these cases; a column that another set has is empty here."""
+    from ..analysis.statistics import default_unit
+
+    return default_unit(table.dropna(axis=1, how="all"))
+
+
+def _means(table: pd.DataFrame, by: list[str], score: str) -> pd.DataFrame:
+    from ..analysis import bootstrap_interval
+
+    rows = []
+    for keys, part in table.groupby(by, sort=False):
+        unit = _unit(part)
+        i = bootstrap_interval(part, score, unit, run="seed")
+        seeds = part.groupby("seed")[score].mean()
+        rows.append(
+            dict(zip(by, keys, strict=True))
+            | {"mean": i.mean, "low": i.low, "high": i.high, "seeds": list(seeds), "undefined": i.undefined}
+            | {"cases": part["name"].nunique(), "units": i.units, "unit": UNITS[unit]}
+        )
+    return pd.DataFrame(rows)
+
+
+def _compared(table: pd.DataFrame, by: str, score: str, first: str, second: str) -> pd.DataFrame:
+    """`first` against `second`, two of the column model, for each value of `by`."""
+    from ..analysis import compare, holm
+
+    rows = []
+    for key, part in table.groupby(by, sort=False):
+        a, b = (part[part["model"] == m] for m in (first, second))
+        unit = _unit(part)
+        c = compare(a, b, score, unit, on=KEYS, run="seed")
+        d = c.difference
+        rows.append(
+            {by: key, "difference": d.mean, "low": d.low, "high": d.high, "p": c.p, "rank_biserial": c.rank_biserial}
+            | {"cohen_dz": c.cohen_dz, "won": c.won, "units": c.units, "unit": UNITS[unit], "least_p": c.least_p}
+        )
+    found = pd.DataFrame(rows)
+    found.insert(5, "p_holm", holm(found["p"]))
+    return found
+
+
+def scores(score: str = "dice") -> pd.DataFrame:
+    """Means of both networks on each set, with the paper's (in the unit of 1, standard deviation over its splits)."""
+    found = _means(cases("reproduction"), ["set", "model"], score)
+    found = found.sort_values(["set", "model"], key=lambda c: c.map([*SETS, *MODELS].index), ignore_index=True)
+    if score == "dice":
+        paper = pd.read_csv(find_result("paper/binary.csv")).set_index("method") / 100
+        column = found["set"].map(PAPER)
+        rows = found["model"].map(PAPER_MODELS)
+        for name, suffix in (("paper", ""), ("paper_sd", "_sd")):
+            pairs = zip(rows, column, strict=True)
+            found[name] = [paper.loc[r, c + suffix] if isinstance(c, str) else float("nan") for r, c in pairs]
+    return found
+
+
+def comparisons(score: str = "dice") -> pd.DataFrame:
+    """RWKV-UNet-T less U-Net on each set."""
+    found = _compared(cases("reproduction"), "set", score, "t", "unet")
+    return found.sort_values("set", key=lambda c: c.map(list(SETS).index), ignore_index=True)
+
+
+def _transferred() -> pd.DataFrame:
+    parts = []
+    for r in runs("reproduction").itertuples():
+        if r.set in ("kvasir", "cvc_sequence"):
+            origin = read_result(f"transfer/{r.name}")
+            way = f"{origin['trained_on']} to {origin['tested_on']}"
+            parts.append(read_cases(f"transfer/{r.name}").assign(way=way, model=r.model, seed=r.seed))
+    return pd.concat(parts, ignore_index=True)
+
+
+def transfer() -> pd.DataFrame:
+    """Means on the other data set of the same task, all of its images."""
+    return _means(_transferred(), ["way", "model"], "dice")
+
+
+def transfer_comparisons() -> pd.DataFrame:
+    """RWKV-UNet-T less U-Net on the other data set."""
+    return _compared(_transferred(), "way", "dice", "t", "unet")
+
+
+def protocol() -> pd.DataFrame:
+    """What another rule of scoring does to the mean of the same predictions: rows of rule, score, set, model, mean
+    difference with interval. See `experiments/reproduction.py` for the rules."""
+    from ..analysis import paired_difference
+
+    keys = ["set", "model", *KEYS]
+    theirs = cases("reproduction", "protocol").set_index(keys).filter(regex="^(dice|hd95)_").reset_index()
+    both = cases("reproduction").merge(theirs, on=keys, validate="one_to_one")
+    both["hd95_paper_defined"] = both["hd95_paper"].where(both["hd95"].notna())
+    pairs = [
+        ("flips at test time", "dice", "dice_flips", "dice"),
+        ("masks at 256 instead of 128 pixels", "dice", "dice_own_size", "dice"),
+        ("cubic splines and nearest instead of bilinear", "dice", "dice_paper_own_size", "dice_own_size"),
+        ("published rules for empty masks", "dice", "dice_paper", "dice"),
+        ("flips at test time", "hd95", "hd95_flips", "hd95"),
+        ("HD95 of both directions together", "hd95", "hd95_paper_defined", "hd95"),
+    ]
+    rows = []
+    for (data, model), part in both.groupby(["set", "model"], sort=False):
+        unit = _unit(part)
+        for rule, score, a, b in pairs:
+            d = paired_difference(part.assign(x=part[a]), part.assign(x=part[b]), "x", unit, on=KEYS, run="seed")
+            rows.append(dict(rule=rule, score=score, set=data, model=model, difference=d.mean, low=d.low, high=d.high))
+        # Not a difference of cases: the misses come in, each with a distance of 0.
+        zero = part["hd95_paper"].mean() - part["hd95_paper_defined"].mean()
+        rows.append(dict(rule="misses count as HD95 0", score="hd95", set=data, model=model, difference=zero))
+    for (data, model), part in runs("reproduction").groupby(["set", "model"], sort=False):
+        gains = []
+        for name in part["name"]:
+            kept = pd.DataFrame(read_result(f"protocol/{name}")["kept"])
+            gains.append(kept["test"].max() - kept.loc[kept["validation"].idxmax(), "test"])
+        row = dict(rule="weights chosen on test", score="dice", set=data, model=model)
+        # Three runs: their range instead of an interval.
+        rows.append(row | dict(difference=sum(gains) / len(gains), low=min(gains), high=max(gains)))
+    return pd.DataFrame(rows)
+
+
+def split_effect() -> pd.DataFrame:
+    """CVC-ClinicDB: the mean by image less the mean by video, other test images and all; intervals resample seeds and
+    the videos of both tests apart."""
+    import numpy as np
+
+    from ..analysis.statistics import bootstrap_means
+
+    found = cases("reproduction")
+    rows = []
+    for model in MODELS:
+        parts = [found[(found["set"] == s) & (found["model"] == model)] for s in ("cvc_image", "cvc_sequence")]
+        means = [bootstrap_means(p, "dice", "sequence", run="seed", seed=i) for i, p in enumerate(parts)]
+        low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+        difference = parts[0]["dice"].mean() - parts[1]["dice"].mean()
+        rows.append(dict(model=model, difference=difference, low=low, high=high))
+    return pd.DataFrame(rows)
+
+
+def training() -> pd.DataFrame:
+    """What the five minutes were: steps, epochs' worth of images, seconds a step, by set and model; least and most of
+    the seeds."""
+    found = runs("reproduction")
+    found["seconds_per_step"] = found["training_seconds"] / found["steps"]
+    columns = {f"{c}_{f}": (c, f) for c in ("steps", "seconds_per_step", "training_seconds") for f in ("min", "max")}
+    return found.groupby(["set", "model"], sort=False).agg(**columns).reset_index()
+
+
+def curves() -> pd.DataFrame:
+    """Dice on validation against the seconds of training, of each run."""
+    rows = []
+    for r in runs("reproduction").itertuples():
+        log = read_result(f"reproduction/{r.name}")["log"]
+        rows += [dict(set=r.set, model=r.model, seed=r.seed, seconds=x["seconds"], dice=x["dice"]) for x in log]
+    return pd.DataFrame(rows)
+
+
+def scores_figure() -> Figure:
+    """Ours with intervals and seeds, the paper's beside them."""
+    import matplotlib.pyplot as plt
+
+    found = scores()
+    fig, ax = plt.subplots(figsize=(5, 5.2))
+    for i, data in enumerate(SETS):
+        for j, model in enumerate(MODELS):
+            row = found[(found["set"] == data) & (found["model"] == model)].iloc[0]
+            y = -i - 0.3 * j
+            ax.plot([row["low"], row["high"]], [y, y], color=COLOURS[model])
+            ax.plot(row["mean"], y, "o", color=COLOURS[model], label=None if i else f"{MODELS[model]}, ours")
+            ax.plot(row["seeds"], [y - 0.1] * len(row["seeds"]), "|", color=COLOURS[model], markersize=5)
+            label = None if i else f"{MODELS[model]}, paper"
+            ax.plot(row["paper"], y, "D", markerfacecolor="white", color=COLOURS[model], label=label)
+    ax.set_yticks([-i - 0.15 for i in range(len(SETS))], [t.replace(" by ", "\nby ") for t in SETS.values()])
+    ax.set(xlabel="Dice", xlim=(0, 1))
+    ax.grid(axis="y", visible=False)
+    fig.legend(loc="outside upper center", ncols=2)
+    return fig
+
+
+def differences_figure() -> Figure:
+    """RWKV-UNet-T less U-Net, on the sets of training and elsewhere."""
+    import matplotlib.pyplot as plt
+
+    own, other = comparisons(), transfer_comparisons()
+    labels = [SETS[s].replace(" by ", "\nby ") for s in own["set"]]
+    names = {"kvasir_seg": "Kvasir-SEG", "cvc_clinicdb": "CVC-ClinicDB"}
+    labels += ["\nto ".join(names[x] for x in way.split(" to ")) for way in other["way"]]
+    fig, ax = plt.subplots(figsize=(5, 4.6))
+    for i, row in enumerate(pd.concat([own, other]).itertuples()):
+        elsewhere = i >= len(own)
+        colour = PALETTE["green"] if elsewhere else PALETTE["black"]
+        ax.plot([row.low, row.high], [-i, -i], color=colour)
+        ax.plot(row.difference, -i, "s" if elsewhere else "o", color=colour)
+    ax.axvline(0, color=PALETTE["grey"], linewidth=1)
+    ax.set_yticks([-i for i in range(len(labels))], labels)
+    ax.set(xlabel="Dice of RWKV-UNet-T less that of the U-Net")
+    ax.grid(axis="y", visible=False)
+    return fig
+
+
+def curves_figure() -> Figure:
+    """Accuracy against training time: validation Dice of the seeds, one panel for each set."""
+    import matplotlib.pyplot as plt
+
+    found = curves()
+    fig, axes = plt.subplots(len(SETS), 1, figsize=(5, 8.5), sharex=True)
+    for ax, (data, title) in zip(axes, SETS.items(), strict=True):
+        for (model, _), run in found[found["set"] == data].groupby(["model", "seed"]):
+            ax.plot(run["seconds"], run["dice"], color=COLOURS[model], linewidth=1.3)
+        ax.set(title=title, ylim=(0, 1), ylabel="Dice")
+    axes[-1].set_xlabel("seconds of training, validation included")
+    for model, title in MODELS.items():
+        axes[0].plot([], [], color=COLOURS[model], label=title)
+    fig.legend(loc="outside upper center", ncols=2)
+    return fig
+
+
+def protocol_figure() -> Figure:
+    """The effects on Dice, a dot for each set and network."""
+    import textwrap
+
+    import matplotlib.pyplot as plt
+
+    found = protocol()
+    found = found[found["score"] == "dice"]
+    split = split_effect().assign(rule="split by image instead of by video", set="cvc_image")
+    found = pd.concat([split, found], ignore_index=True)
+    rules = list(dict.fromkeys(found["rule"]))
+    fig, ax = plt.subplots(figsize=(5, 4.6))
+    for i, rule in enumerate(rules):
+        part = found[found["rule"] == rule]
+        for j, model in enumerate(MODELS):
+            values = part.loc[part["model"] == model, "difference"]
+            label = None if i else MODELS[model]
+            ax.plot(values, [-i - 0.2 * j] * len(values), "o", color=COLOURS[model], alpha=0.7, label=label)
+    ax.axvline(0, color=PALETTE["grey"], linewidth=1)
+    ax.set_yticks([-i - 0.1 for i in range(len(rules))], ["\n".join(textwrap.wrap(rule, 22)) for rule in rules])
+    ax.set(xlabel="change of the mean Dice")
+    ax.grid(axis="y", visible=False)
+    fig.legend(loc="outside upper center", ncols=2)
+    return fig
+
+
+TABLES = {
+    "scores": scores,
+    "comparisons": comparisons,
+    "scores_hd95": lambda: scores("hd95"),
+    "transfer": transfer,
+    "transfer_comparisons": transfer_comparisons,
+    "protocol": protocol,
+    "split_effect": split_effect,
+    "training": training,
+    "runs": lambda: runs("reproduction"),
+}
+FIGURES = {
+    "scores": scores_figure,
+    "differences": differences_figure,
+    "curves": curves_figure,
+    "protocol": protocol_figure,
+}
+
+
+def write_report(out: str | Path) -> list[Path]:
+    """Writes every table as CSV and every figure as SVG into the folder `out`; returns their paths."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    use_style()
+    plt.rcParams["svg.hashsalt"] = "rwkvlib"  # or each drawing has other names inside
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, make in TABLES.items():
+        written.append(out / f"{name}.csv")
+        make().to_csv(written[-1], index=False, float_format="%.5g")
+    for name, make in FIGURES.items():
+        written.append(out / f"{name}.svg")
+        figure = make()
+        figure.savefig(written[-1], metadata={"Date": None})
+        plt.close(figure)
+    return written

@@ -1,0 +1,116 @@
+"""The report says what the files say: on invented runs whose means and differences are known."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from rwkvlib.bookkit import report, results
+
+ORIGIN = {"hardware": {"cpu": "x", "threads": 1}, "versions": {"torch": "2"}, "commit": "0" * 40, "time": "now"}
+
+
+def dice(data, model, seed, n):
+    """T is 0.05 worse on all sets and 0.02 better elsewhere; seeds differ by 0.01."""
+    base = np.random.default_rng(len(data)).uniform(0.5, 0.8, n)
+    noise = np.random.default_rng([len(data), len(model), seed]).normal(0, 0.01, n)
+    return base + noise + 0.01 * seed - 0.05 * (model == "t") + 0.07 * (model == "t") * data.startswith("to ")
+
+
+@pytest.fixture
+def invented(tmp_path, monkeypatch):
+    """results/ with 30 runs in a folder of its own; the paper's tables are the real ones."""
+    root = tmp_path / "results"
+    for folder in ("reproduction", "transfer", "protocol"):
+        (root / folder).mkdir(parents=True)
+    (root / "reproduction/table.json").write_text("[]")
+    for data in report.SETS:
+        extra = {"cvc_image": {"sequence": np.arange(40) // 4}, "cvc_sequence": {"sequence": np.arange(40) // 14}}
+        extra |= {"busi": {"group": np.arange(40) // 2}}
+        for model in report.MODELS:
+            for seed in range(3):
+                name, values = f"{data}_{model}_{seed}", dice(data, model, seed, 40)
+                cases = pd.DataFrame({"name": [str(i) for i in range(40)], "class": 1, **extra.get(data, {})})
+                run = cases.assign(dice=values, hd95=10 - values, truth=1)
+                run.loc[0, "hd95"] = np.nan  # missed
+                run.to_csv(root / f"reproduction/{name}.csv", index=False)
+                log = [{"step": s, "seconds": 3.0 * s, "dice": 0.1 * s} for s in (1, 2)]
+                result = dict(log=log, weights={"dice": 0.2}, seconds=7.0, config_hash="c" * 64)
+                result |= dict(data_hash={"test": "d" * 64}, provenance=ORIGIN)
+                (root / f"reproduction/{name}.json").write_text(json.dumps(result))
+                rules = cases.assign(truth=1, dice_flips=values + 0.01, hd95_flips=10 - values, hd95_own_size=1.0)
+                rules = rules.assign(dice_paper=values, dice_own_size=values - 0.02, dice_paper_own_size=values - 0.03)
+                rules["hd95_paper"] = np.where(rules["name"] == "0", 0.0, 8 - values)
+                rules.to_csv(root / f"protocol/{name}.csv", index=False)
+                kept = [dict(step=s, validation=v, test=t) for s, v, t in ((1, 0.1, 0.9), (2, 0.2, 0.8))]
+                (root / f"protocol/{name}.json").write_text(json.dumps(dict(kept=kept)))
+                if data in ("kvasir", "cvc_sequence"):
+                    ways = {"kvasir": ("kvasir_seg", "cvc_clinicdb"), "cvc_sequence": ("cvc_clinicdb", "kvasir_seg")}
+                    way = dict(zip(("trained_on", "tested_on"), ways[data], strict=True))
+                    cases.assign(dice=dice(f"to {data}", model, seed, 40)).to_csv(root / f"transfer/{name}.csv")
+                    (root / f"transfer/{name}.json").write_text(json.dumps(way))
+    real = results.result_folders()
+    monkeypatch.setattr(results, "result_folders", lambda: [root, *real])
+    return root
+
+
+def test_scores_are_means_over_cases_and_seeds_with_the_papers_beside(invented):
+    found = report.scores().set_index(["set", "model"])
+    assert list(found.index) == [(s, m) for s in report.SETS for m in report.MODELS]
+    row = found.loc["glas", "t"]
+    expected = [dice("glas", "t", seed, 40).mean() for seed in range(3)]
+    assert row["seeds"] == pytest.approx(expected, abs=1e-6) and row["mean"] == pytest.approx(np.mean(expected))
+    assert row["low"] < row["mean"] < row["high"] and row["paper"] == 0.9196 and row["paper_sd"] == 0.0031
+    assert list(found.loc[["glas", "cvc_image", "busi"], "unit"].unique()) == ["images", "videos", "groups"]
+    assert found.loc["cvc_sequence", "paper"].isna().all() and found.loc["cvc_image", "units"].eq(10).all()
+    assert report.scores("hd95").set_index(["set", "model"]).loc["glas", "t"]["undefined"] == 3
+
+
+def test_comparisons_find_the_difference_and_correct_for_their_number(invented):
+    found = report.comparisons().set_index("set")
+    assert found["difference"].between(-0.06, -0.04).all() and (found["won"] == 0).all()
+    assert (found["p_holm"] >= found["p"]).all() and found.loc["glas", "p_holm"] < 1e-6
+    # Three videos: no test of ranks can fall below 0.05.
+    assert found.loc["cvc_sequence", "p"] == found.loc["cvc_sequence", "least_p"] == 0.25
+    elsewhere = report.transfer_comparisons()
+    assert list(elsewhere["way"]) == ["cvc_clinicdb to kvasir_seg", "kvasir_seg to cvc_clinicdb"]
+    assert elsewhere["difference"].between(0.01, 0.03).all() and len(report.transfer()) == 4
+
+
+def test_rules_of_scoring_are_differences_of_the_same_predictions(invented):
+    found = report.protocol().set_index(["rule", "score", "set", "model"])["difference"]
+    for rule, score, expected in [
+        ("flips at test time", "dice", 0.01),
+        ("masks at 256 instead of 128 pixels", "dice", -0.02),
+        ("cubic splines and nearest instead of bilinear", "dice", -0.01),
+        ("published rules for empty masks", "dice", 0),
+        ("HD95 of both directions together", "hd95", -2),
+        ("weights chosen on test", "dice", 0.1),
+    ]:
+        assert np.allclose(found[rule, score], expected, atol=1e-6), rule
+    # One of 40 cases is missed and counts 0.
+    mean = (8 - np.concatenate([dice("glas", "t", s, 40)[1:] for s in range(3)])).mean()
+    assert found["misses count as HD95 0", "hd95", "glas", "t"] == pytest.approx(-mean / 40, abs=1e-4)
+    split = report.split_effect().set_index("model")
+    assert (split["low"] < split["difference"]).all() and (split["difference"] < split["high"]).all()
+
+
+def test_training_and_curves_come_from_the_logs(invented):
+    row = report.training().set_index(["set", "model"]).loc["glas", "t"]
+    assert (row["steps_min"], row["steps_max"], row["seconds_per_step_max"]) == (2, 2, 3)
+    assert len(report.curves()) == 60
+
+
+def test_an_unknown_set_is_named(invented):
+    (invented / "reproduction/mars_t_0.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"expected names that begin with one of .* got 'mars_t_0\.json'"):
+        report.runs("reproduction")
+
+
+def test_all_is_written(invented, tmp_path):
+    written = report.write_report(tmp_path / "report")
+    assert {p.name for p in written} == {p.name for p in (tmp_path / "report").iterdir()}
+    assert len(written) == len(report.TABLES) + len(report.FIGURES) and all(p.stat().st_size > 60 for p in written)
+    again = {p.name: p.read_bytes() for p in report.write_report(tmp_path / "again")}
+    assert again == {p.name: p.read_bytes() for p in written}, "the same files give the same report"
