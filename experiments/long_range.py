@@ -34,9 +34,9 @@ def unet(levels: int) -> nn.Module:
     return UNet(2, 3, 1, channels, [2] * (levels - 1), num_res_units=2, norm="batch")
 
 
-def rwkv_unet(attention: bool, squeeze_excite: bool = True) -> nn.Module:
+def rwkv_unet(squeeze_excite: bool = True, **overrides) -> nn.Module:
     """RWKV-UNet-T. The stem's squeeze-excite averages over the image, so that it is a global path of its own."""
-    model = create_model("rwkv_unet_t", attention=attention)
+    model = create_model("rwkv_unet_t", **overrides)
     if not squeeze_excite:
         model.encoder.stage0[0].se = nn.Identity()
     return model
@@ -45,10 +45,19 @@ def rwkv_unet(attention: bool, squeeze_excite: bool = True) -> nn.Module:
 MODELS = {
     "U-Net, 3 levels": lambda: unet(3),
     "U-Net, 4 levels": lambda: unet(4),
-    "RWKV-UNet-T": lambda: rwkv_unet(True),
-    "RWKV-UNet-T, no attention": lambda: rwkv_unet(False),
-    "RWKV-UNet-T, no attention, no squeeze-excite": lambda: rwkv_unet(False, False),
+    "RWKV-UNet-T": rwkv_unet,
+    "RWKV-UNet-T, no attention": lambda: rwkv_unet(attention=False),
+    "RWKV-UNet-T, no attention, no squeeze-excite": lambda: rwkv_unet(False, attention=False),
+    "RWKV-UNet-T, no CCM": lambda: rwkv_unet(ccm=False),
+    "RWKV-UNet-T, no Q-Shift": lambda: rwkv_unet(q_shift=False),
+    "RWKV-UNet-T, decay 0": lambda: rwkv_unet(learn_decay=False),
+    "RWKV-UNet-T, published operator": lambda: rwkv_unet(variant="published"),
+    "RWKV-UNet-T, decoder 3": lambda: rwkv_unet(decoder_kernel=3),
+    "RWKV-UNet-T, decoder 5": lambda: rwkv_unet(decoder_kernel=5),
+    "RWKV-UNet-T, decoder 7": lambda: rwkv_unet(decoder_kernel=7),
+    "RWKV-UNet-T, no attention, decoder 3": lambda: rwkv_unet(attention=False, decoder_kernel=3),
 }
+FIRST = list(MODELS)[:5]  # the later ones are ablations
 
 
 def pairs(seeds: range, size: int, distance: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -107,7 +116,7 @@ def score(model: nn.Module, distance: int, args: argparse.Namespace, device: str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--distances", type=int, nargs="+", default=[8, 16, 32])
-    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=list(MODELS))
+    parser.add_argument("--models", nargs="+", choices=list(MODELS), default=FIRST)
     parser.add_argument("--steps", type=int, default=350, help="of training, for every network")
     parser.add_argument("--batch", type=int, default=8, help="images in a batch, even: half as many pairs")
     parser.add_argument("--size", type=int, default=64)

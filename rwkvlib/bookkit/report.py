@@ -138,7 +138,8 @@ def comparisons(score: str = "dice") -> pd.DataFrame:
     return found.sort_values("set", key=lambda c: c.map(list(SETS).index), ignore_index=True)
 
 
-def _transferred() -> pd.DataFrame:
+def transferred() -> pd.DataFrame:
+    """The cases on the other data set of the same task, with way, model and seed."""
     parts = []
     for r in runs("reproduction").itertuples():
         if r.set in ("kvasir", "cvc_sequence"):
@@ -150,12 +151,12 @@ def _transferred() -> pd.DataFrame:
 
 def transfer() -> pd.DataFrame:
     """Means on the other data set of the same task, all of its images."""
-    return _means(_transferred(), ["way", "model"], "dice")
+    return _means(transferred(), ["way", "model"], "dice")
 
 
 def transfer_comparisons() -> pd.DataFrame:
     """RWKV-UNet-T less U-Net on the other data set."""
-    return _compared(_transferred(), "way", "dice", "t", "unet")
+    return _compared(transferred(), "way", "dice", "t", "unet")
 
 
 def protocol() -> pd.DataFrame:
@@ -229,6 +230,110 @@ def curves() -> pd.DataFrame:
         log = read_result(f"reproduction/{r.name}")["log"]
         rows += [dict(set=r.set, model=r.model, seed=r.seed, seconds=x["seconds"], dice=x["dice"]) for x in log]
     return pd.DataFrame(rows)
+
+
+ABLATIONS = {
+    "full": "the model as it is",
+    "no_ccm": "without CCM",
+    "no_attention": "without attention",
+    "no_q_shift": "without Q-Shift",
+    "decay_0": "decay fixed at 0",
+    "published": "the published operator",
+    "decoder_7": "decoder 7 × 7",
+    "decoder_5": "decoder 5 × 5",
+    "decoder_3": "decoder 3 × 3",
+    "no_attention_decoder_3": "without attention, decoder 3 × 3",
+    "augment_weak": "weak augmentation",
+    "augment_strong": "strong augmentation",
+}
+
+
+def ablations(folder: str = "ablations") -> pd.DataFrame:
+    """Each changed model's mean, what it differs by from the model as it is, and what a step of it takes, in multiples
+    of the full model's."""
+    found = cases(folder)
+    means = _means(found, ["model"], "dice").set_index("model")
+    changed = []
+    for name in ABLATIONS:
+        if name != "full":
+            part = found[found["model"].isin([name, "full"])]
+            changed.append(part.assign(variant=name, model=part["model"].where(part["model"] == "full", "changed")))
+    differences = _compared(pd.concat(changed), "variant", "dice", "changed", "full").set_index("variant")
+    of_runs = runs(folder)
+    step = (of_runs["training_seconds"] / of_runs["steps"]).groupby(of_runs["model"]).median()
+    table = means[["mean", "seeds"]].join(differences).assign(step=step / step["full"])
+    return table.loc[list(ABLATIONS)].rename_axis("variant").reset_index()
+
+
+def ablations_figure(folder: str = "ablations") -> Figure:
+    """What each change does to the Dice, with intervals."""
+    import matplotlib.pyplot as plt
+
+    found = ablations(folder)
+    found = found[found["variant"] != "full"]
+    fig, ax = plt.subplots(figsize=(5, 4.8))
+    for i, row in enumerate(found.itertuples()):
+        ax.plot([row.low, row.high], [-i, -i], color=PALETTE["blue"])
+        ax.plot(row.difference, -i, "o", color=PALETTE["blue"])
+    ax.axvline(0, color=PALETTE["grey"], linewidth=1)
+    ax.set_yticks([-i for i in range(len(found))], [ABLATIONS[v].replace(", ", ",\n") for v in found["variant"]])
+    ax.set(xlabel="Dice less that of the model as it is")
+    ax.grid(axis="y", visible=False)
+    return fig
+
+
+def long_range(name: str = "ablations/long_range") -> pd.DataFrame:
+    """Side accuracy by network and distance of the cue: mean, least and most of the seeds."""
+    found = pd.DataFrame(read_result(name)["runs"])
+    sides = found.groupby(["model", "distance"], sort=False)["side_accuracy"]
+    return sides.agg(["mean", "min", "max", "count"]).rename(columns={"count": "seeds"}).reset_index()
+
+
+NETWORKS = {
+    "rwkv_unet_t": "RWKV-UNet-T",
+    "rwkv_unet_s": "RWKV-UNet-S",
+    "rwkv_unet_b": "RWKV-UNet-B",
+    "unet": "U-Net",
+    "attention_unet": "Attention U-Net",
+    "basic_unet_plus_plus": "U-Net++",
+    "swin_unetr": "SwinUNETR",
+    "dyn_unet": "DynUNet",
+}
+
+
+def efficiency() -> pd.DataFrame:
+    """Counts, latency and memory of one image on a CPU, by network and size; latency also as a multiple of the U-Net's
+    at the same size."""
+    found = pd.DataFrame(read_result("bench/efficiency_cpu")["rows"])
+    unet = found[found["model"] == "unet"].set_index("size")["seconds"]
+    return found.assign(times_unet=found["seconds"] / found["size"].map(unet).to_numpy())
+
+
+def pareto_figure() -> Figure:
+    """The paper's Dice on Kvasir-SEG, where it names the network, and ours, against the latency measured here."""
+    import matplotlib.pyplot as plt
+
+    cost = efficiency()
+    cost = cost[cost["size"] == 256].set_index("model")["seconds"] * 1000
+    paper = pd.read_csv(find_result("paper/binary.csv")).set_index("method")["kvasir_seg"] / 100
+    printed = {"RWKV-UNet-T": "rwkv_unet_t", "RWKV-UNet-S": "rwkv_unet_s", "RWKV-UNet": "rwkv_unet_b"}
+    printed |= {"U-Net": "unet", "Att-UNet": "attention_unet", "UNet++": "basic_unet_plus_plus"}
+    fig, ax = plt.subplots(figsize=(5, 3.8))
+    for name, model in printed.items():
+        colour = PALETTE["orange" if name.startswith("RWKV") else "blue"]
+        ax.plot(cost[model], paper[name], "D", color=colour, markerfacecolor="white")
+        ax.annotate(NETWORKS[model], (cost[model], paper[name]), (5, 5), textcoords="offset points", fontsize=9)
+    own = scores()
+    for row in own[own["set"] == "kvasir"].itertuples():
+        x = cost["rwkv_unet_t" if row.model == "t" else "unet"]
+        ax.plot([x, x], [row.low, row.high], color=COLOURS[row.model])
+        ax.plot(x, row.mean, "o", color=COLOURS[row.model])
+    ax.plot([], [], "D", color=PALETTE["black"], markerfacecolor="white", label="the paper's, pretrained, 256 px")
+    ax.plot([], [], "o", color=PALETTE["black"], label="ours, from scratch, 5 minutes, 128 px")
+    ax.set(xlabel="CPU time of one 256 px image (ms)", ylabel="Dice on Kvasir-SEG", xscale="log", ylim=(0, 1))
+    ax.set_xlim(cost.min() * 0.7, cost.max() * 2)
+    fig.legend(loc="outside upper center")
+    return fig
 
 
 def scores_figure() -> Figure:
@@ -327,12 +432,14 @@ TABLES = {
     "split_effect": split_effect,
     "training": training,
     "runs": lambda: runs("reproduction"),
+    "efficiency": efficiency,
 }
 FIGURES = {
     "scores": scores_figure,
     "differences": differences_figure,
     "curves": curves_figure,
     "protocol": protocol_figure,
+    "pareto": pareto_figure,
 }
 
 

@@ -50,6 +50,9 @@ def invented(tmp_path, monkeypatch):
                     way = dict(zip(("trained_on", "tested_on"), ways[data], strict=True))
                     cases.assign(dice=dice(f"to {data}", model, seed, 40)).to_csv(root / f"transfer/{name}.csv")
                     (root / f"transfer/{name}.json").write_text(json.dumps(way))
+    (root / "bench").mkdir()
+    rows = [dict(model=m, size=s, seconds=s * (i + 1) / 1e4) for s in (128, 256) for i, m in enumerate(report.NETWORKS)]
+    (root / "bench/efficiency_cpu.json").write_text(json.dumps({"rows": rows}))
     real = results.result_folders()
     monkeypatch.setattr(results, "result_folders", lambda: [root, *real])
     return root
@@ -79,7 +82,7 @@ def test_comparisons_find_the_difference_and_correct_for_their_number(invented):
 
 
 def test_rules_of_scoring_are_differences_of_the_same_predictions(invented):
-    found = report.protocol().set_index(["rule", "score", "set", "model"])["difference"]
+    found = report.protocol().set_index(["rule", "score", "set", "model"])["difference"].sort_index()
     for rule, score, expected in [
         ("flips at test time", "dice", 0.01),
         ("masks at 256 instead of 128 pixels", "dice", -0.02),
@@ -100,6 +103,35 @@ def test_training_and_curves_come_from_the_logs(invented):
     row = report.training().set_index(["set", "model"]).loc["glas", "t"]
     assert (row["steps_min"], row["steps_max"], row["seconds_per_step_max"]) == (2, 2, 3)
     assert len(report.curves()) == 60
+
+
+def test_latency_is_also_a_multiple_of_the_u_nets(invented):
+    found = report.efficiency().set_index(["model", "size"])["times_unet"]
+    # The U-Net is the fourth.
+    assert np.allclose(found["rwkv_unet_t"], 1 / 4) and np.allclose(found["unet"], 1)
+
+
+def test_ablations_are_compared_with_the_full_model(invented):
+    (invented / "ablations").mkdir()
+    (invented / "ablations/table.json").write_text("[]")
+    for model in report.ABLATIONS:
+        for seed in range(3):
+            values = dice("glas", "t", seed, 40) - 0.1 * (model == "no_ccm")
+            cases = pd.DataFrame({"name": [str(i) for i in range(40)], "class": 1, "dice": values})
+            cases.to_csv(invented / f"ablations/glas_{model}_{seed}.csv", index=False)
+            log = [{"step": 10, "seconds": 20.0 if model == "no_attention" else 40.0, "dice": 0.5}]
+            result = dict(log=log, weights={"dice": 0.5}, seconds=50.0, config_hash="c" * 64)
+            result |= dict(data_hash={"test": "d" * 64}, provenance=ORIGIN)
+            (invented / f"ablations/glas_{model}_{seed}.json").write_text(json.dumps(result))
+    found = report.ablations().set_index("variant")
+    assert list(found.index) == list(report.ABLATIONS) and np.isnan(found.loc["full", "difference"])
+    assert found.loc["no_ccm", "difference"] == pytest.approx(-0.1) and found.loc["no_ccm", "p_holm"] < 1e-6
+    assert found.loc["decay_0", "difference"] == 0 and found.loc["decay_0", "p_holm"] == 1
+    assert found.loc["no_attention", "step"] == 0.5 and found.loc["full", "step"] == 1
+    assert len(report.ablations_figure().axes[0].get_yticklabels()) == len(report.ABLATIONS) - 1
+    runs = [dict(model="a", distance=8, seed=s, side_accuracy=x) for s, x in enumerate((0.5, 1.0))]
+    (invented / "ablations/long_range.json").write_text(json.dumps(dict(runs=runs)))
+    assert report.long_range().to_dict("records") == [dict(model="a", distance=8, mean=0.75, min=0.5, max=1.0, seeds=2)]
 
 
 def test_an_unknown_set_is_named(invented):
