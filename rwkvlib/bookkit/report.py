@@ -224,11 +224,12 @@ def training() -> pd.DataFrame:
 
 
 def curves() -> pd.DataFrame:
-    """Dice on validation against the seconds of training, of each run."""
+    """Dice on validation against steps and seconds of training, of each run."""
     rows = []
     for r in runs("reproduction").itertuples():
-        log = read_result(f"reproduction/{r.name}")["log"]
-        rows += [dict(set=r.set, model=r.model, seed=r.seed, seconds=x["seconds"], dice=x["dice"]) for x in log]
+        for x in read_result(f"reproduction/{r.name}")["log"]:
+            row = dict(set=r.set, model=r.model, seed=r.seed)
+            rows.append(row | {key: x[key] for key in ("step", "seconds", "dice")})
     return pd.DataFrame(rows)
 
 

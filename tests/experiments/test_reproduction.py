@@ -24,7 +24,8 @@ def write_set(folder, first):
         image, mask = synthetic_polyps(first + i, 48)
         Image.fromarray(image).save(folder / "images" / f"{i}.png")
         Image.fromarray(mask).save(folder / "masks" / f"{i}.png")
-        rows.append(dict(name=i, sequence=i // 3, split=["train", "train", "validation", "test"][i // 3]))
+        split = ["train", "train", "validation", "test"][i // 3]
+        rows.append(dict(name=i, sequence=i // 3, split=split, split_image=split))
     pd.DataFrame(rows).to_csv(folder / "items.csv", index=False)
 
 
