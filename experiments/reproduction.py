@@ -74,7 +74,9 @@ def protocol(run: Path, config: dict, out: Path) -> None:
         weights, meta = load_checkpoint(file)
         test = evaluate(weights, small, hd95=False)["dice"].mean()
         kept.append(dict(step=meta["metrics"]["step"], validation=meta["metrics"]["dice"], test=test))
-    result = dict(name=run.name, mean=cases.filter(regex="^(dice|hd95)_").mean().to_dict(), kept=kept, provenance=origin)
+    result = dict(
+        name=run.name, mean=cases.filter(regex="^(dice|hd95)_").mean().to_dict(), kept=kept, provenance=origin
+    )
     result |= dict(data=Path(config["data"]).name, own_size=list(large.images.shape[1:3]))
     write(out, run.name, cases, result)
 
