@@ -62,7 +62,9 @@ def main() -> int:
         print(f"environment: {time.perf_counter() - start:.0f} s", flush=True)
 
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "VIRTUAL_ENV")}
-        env |= {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1", "JUPYTER_PREFER_ENV_PATH": "1"}
+        # MKL's too: where both are set torch takes MKL's, and two kernels would have four threads on two cores.
+        threads = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+        env |= dict.fromkeys(threads, "1") | {"JUPYTER_PREFER_ENV_PATH": "1"}
         env |= {"PATH": f"{python.parent}{os.pathsep}{env.get('PATH', '')}"}
         env |= {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{clone.as_uri()}.insteadOf"}
         env |= {"GIT_CONFIG_VALUE_0": address}
