@@ -2,7 +2,8 @@
 
 Trains each network on `synthetic_long_range` for the same number of steps and the same images, one run for each
 distance and seed. Training and test images come in pairs that differ in the cue alone. Writes
-results/synthetic/long_range.json after every run and goes on with what that file lacks.
+results/synthetic/long_range.json after every run and goes on with what that file lacks. `losses` of a run are means of
+ten steps each.
 """
 
 import argparse
@@ -165,6 +166,7 @@ def main() -> None:
                     **score(model, distance, args, device),
                 }
                 run |= {"loss_at_end": np.mean(losses[-20:]), "seconds": time.perf_counter() - start}
+                run["losses"] = [round(np.mean(losses[i : i + 10]), 4) for i in range(0, len(losses), 10)]
                 radius = result["models"][name]["receptive_field_radius"]
                 run["sees_cue"] = radius is None or distance <= radius
                 if not run["sees_cue"]:

@@ -29,6 +29,7 @@ def test_a_trained_u_net_is_at_chance_beyond_its_radius_and_a_run_is_continued(r
     assert radius["RWKV-UNet-T, no attention"] is None, "squeeze-excite in the stem sees the whole image"
     runs = {(r["model"], r["distance"]): r for r in result["runs"]}
     assert len(runs) == len(result["runs"]) == 4
+    assert all(r["losses"] == [pytest.approx(r["loss_at_end"], abs=1e-4)] for r in result["runs"])
     blind = runs["U-Net, 3 levels", 32]
     assert not blind["sees_cue"] and blind["largest_change_by_cue"] == 0
     assert blind["side_accuracy"] == 0.5 and blind["side_accuracy_interval"] == [0.5, 0.5]
