@@ -249,6 +249,9 @@ ABLATIONS = {
 }
 
 
+LEARNT = 0.2  # between the loss of a network that guesses the side, about 0.32, and of one that knows it, below 0.05
+
+
 def ablations(folder: str = "ablations") -> pd.DataFrame:
     """Each changed model's mean, what it differs by from the model as it is, and what a step of it takes, in multiples
     of the full model's."""
@@ -283,11 +286,72 @@ def ablations_figure(folder: str = "ablations") -> Figure:
     return fig
 
 
-def long_range(name: str = "ablations/long_range") -> pd.DataFrame:
-    """Side accuracy by network and distance of the cue: mean, least and most of the seeds."""
-    found = pd.DataFrame(read_result(name)["runs"])
-    sides = found.groupby(["model", "distance"], sort=False)["side_accuracy"]
-    return sides.agg(["mean", "min", "max", "count"]).rename(columns={"count": "seeds"}).reset_index()
+def interaction(folder: str = "ablations") -> pd.DataFrame:
+    """What attention adds to the Dice beside a decoder of 9 × 9 and beside one of 3 × 3 kernels, what the large kernels
+    add with and without attention, and the difference of differences, each on the same images and seeds."""
+    from ..analysis import bootstrap_interval
+
+    found = cases(folder).set_index([*KEYS, "model"])["dice"].unstack()
+    parts = {
+        "attention, beside 9 × 9": found["full"] - found["no_attention"],
+        "attention, beside 3 × 3": found["decoder_3"] - found["no_attention_decoder_3"],
+        "9 × 9, beside attention": found["full"] - found["decoder_3"],
+        "9 × 9, without attention": found["no_attention"] - found["no_attention_decoder_3"],
+    }
+    parts["interaction"] = parts["attention, beside 9 × 9"] - parts["attention, beside 3 × 3"]
+    rows = []
+    for name, values in parts.items():
+        i = bootstrap_interval(values.rename("x").reset_index(), "x", "name", run="seed")
+        rows.append({"effect": name, "difference": i.mean, "low": i.low, "high": i.high})
+    return pd.DataFrame(rows)
+
+
+LONG_RANGE = ("long_range/distances", "long_range/parts")  # one file for each of two processes
+
+
+def long_range_runs(files: tuple[str, ...] = LONG_RANGE) -> pd.DataFrame:
+    """A row for each run in these files of `experiments/long_range.py`, and the step, in tens, at which the training
+    loss first fell below `LEARNT` (not a number: never).
+
+    Raises: ValueError where the files hold runs of several recipes, or the same run twice.
+    """
+    read = [read_result(name) for name in files]
+    if any(r["recipe"] != read[0]["recipe"] for r in read):
+        raise ValueError(f"files: expected runs of one recipe, got {[r['recipe'] for r in read]}")
+    found = pd.DataFrame([run for r in read for run in r["runs"]])
+    keys = ["model", "distance", "seed"]
+    if found.duplicated(keys).any():
+        raise ValueError(f"files: expected each run once, got twice:\n{found.loc[found.duplicated(keys), keys]}")
+    learnt = [next((10 * (i + 1) for i, x in enumerate(losses) if x < LEARNT), None) for losses in found["losses"]]
+    return found.assign(learnt=pd.Series(learnt, dtype=float))
+
+
+def long_range(files: tuple[str, ...] = LONG_RANGE) -> pd.DataFrame:
+    """Side accuracy by network and distance of the cue: mean, least and most of the seeds; how many of them learnt the
+    cue, and the median step at which these did."""
+    columns = {f: ("side_accuracy", f) for f in ("mean", "min", "max")}
+    columns |= {"seeds": ("seed", "count"), "learnt": ("learnt", "count"), "step": ("learnt", "median")}
+    return long_range_runs(files).groupby(["model", "distance"], sort=False).agg(**columns).reset_index()
+
+
+def long_range_figure() -> Figure:
+    """Side accuracy of each run against the distance of the cue, and below it the step at which the cue was learnt."""
+    import matplotlib.pyplot as plt
+
+    found = long_range_runs(LONG_RANGE[:1])
+    fig, (top, bottom) = plt.subplots(2, 1, figsize=(5, 5.6), sharex=True)
+    colours = ("grey", "orange", "blue", "green")
+    for i, (model, colour) in enumerate(zip(found["model"].unique(), colours, strict=False)):
+        part = found[found["model"] == model]
+        x = part["distance"] + 0.7 * (i - 1.5)  # beside one another
+        top.plot(x, part["side_accuracy"], "o", color=PALETTE[colour], alpha=0.7, label=model)
+        bottom.plot(x, part["learnt"], "o", color=PALETTE[colour], alpha=0.7)
+    top.axhline(0.5, color=PALETTE["grey"], linewidth=1)
+    top.set(ylabel="side accuracy", ylim=(0.4, 1.05))
+    bottom.set(ylabel="step at which it is learnt", ylim=(0, None), xlabel="distance of the cue (pixels)")
+    bottom.set_xticks(sorted(found["distance"].unique()))
+    fig.legend(loc="outside upper center", ncols=1)
+    return fig
 
 
 NETWORKS = {
@@ -319,21 +383,30 @@ def pareto_figure() -> Figure:
     paper = pd.read_csv(find_result("paper/binary.csv")).set_index("method")["kvasir_seg"] / 100
     printed = {"RWKV-UNet-T": "rwkv_unet_t", "RWKV-UNet-S": "rwkv_unet_s", "RWKV-UNet": "rwkv_unet_b"}
     printed |= {"U-Net": "unet", "Att-UNet": "attention_unet", "UNet++": "basic_unet_plus_plus"}
-    fig, ax = plt.subplots(figsize=(5, 3.8))
+    fig, ax = plt.subplots(figsize=(5, 4))
     for name, model in printed.items():
-        colour = PALETTE["orange" if name.startswith("RWKV") else "blue"]
-        ax.plot(cost[model], paper[name], "D", color=colour, markerfacecolor="white")
-        ax.annotate(NETWORKS[model], (cost[model], paper[name]), (5, 5), textcoords="offset points", fontsize=9)
+        ours = name.startswith("RWKV")
+        ax.plot(cost[model], paper[name], "D", color=PALETTE["orange" if ours else "blue"], markerfacecolor="white")
+        # The paper's lie close together: names of the family above, of the others below.
+        where = dict(xytext=(0, 7 if ours else -7), ha="center", va="bottom" if ours else "top")
+        label = NETWORKS[model].replace("RWKV-UNet-", "")
+        ax.annotate(label, (cost[model], paper[name]), textcoords="offset points", fontsize=9, **where)
     own = scores()
     for row in own[own["set"] == "kvasir"].itertuples():
         x = cost["rwkv_unet_t" if row.model == "t" else "unet"]
         ax.plot([x, x], [row.low, row.high], color=COLOURS[row.model])
         ax.plot(x, row.mean, "o", color=COLOURS[row.model])
-    ax.plot([], [], "D", color=PALETTE["black"], markerfacecolor="white", label="the paper's, pretrained, 256 px")
-    ax.plot([], [], "o", color=PALETTE["black"], label="ours, from scratch, 5 minutes, 128 px")
-    ax.set(xlabel="CPU time of one 256 px image (ms)", ylabel="Dice on Kvasir-SEG", xscale="log", ylim=(0, 1))
-    ax.set_xlim(cost.min() * 0.7, cost.max() * 2)
-    fig.legend(loc="outside upper center")
+    for marker, colour, label in (
+        ("D", "black", "the paper's, pretrained, 256 px"),
+        ("o", "black", "ours, from scratch, 5 minutes, 128 px"),
+        ("s", "orange", "RWKV-UNet T, S, B"),
+        ("s", "blue", "U-Net and its relatives"),
+    ):
+        face = "white" if marker == "D" else PALETTE[colour]
+        ax.plot([], [], marker, color=PALETTE[colour], markerfacecolor=face, label=label)
+    ax.set(xlabel="CPU time of one 256 px image (ms)", ylabel="Dice on Kvasir-SEG", xlim=(0, cost.max() * 1.15))
+    ax.set_ylim(0, 1)
+    fig.legend(loc="outside upper center", ncols=2, fontsize=8)
     return fig
 
 

@@ -116,7 +116,7 @@ def test_ablations_are_compared_with_the_full_model(invented):
     (invented / "ablations/table.json").write_text("[]")
     for model in report.ABLATIONS:
         for seed in range(3):
-            values = dice("glas", "t", seed, 40) - 0.1 * (model == "no_ccm")
+            values = dice("glas", "t", seed, 40) - 0.1 * (model == "no_ccm") - 0.02 * (model == "no_attention")
             cases = pd.DataFrame({"name": [str(i) for i in range(40)], "class": 1, "dice": values})
             cases.to_csv(invented / f"ablations/glas_{model}_{seed}.csv", index=False)
             log = [{"step": 10, "seconds": 20.0 if model == "no_attention" else 40.0, "dice": 0.5}]
@@ -129,9 +129,32 @@ def test_ablations_are_compared_with_the_full_model(invented):
     assert found.loc["decay_0", "difference"] == 0 and found.loc["decay_0", "p_holm"] == 1
     assert found.loc["no_attention", "step"] == 0.5 and found.loc["full", "step"] == 1
     assert len(report.ablations_figure().axes[0].get_yticklabels()) == len(report.ABLATIONS) - 1
-    runs = [dict(model="a", distance=8, seed=s, side_accuracy=x) for s, x in enumerate((0.5, 1.0))]
-    (invented / "ablations/long_range.json").write_text(json.dumps(dict(runs=runs)))
-    assert report.long_range().to_dict("records") == [dict(model="a", distance=8, mean=0.75, min=0.5, max=1.0, seeds=2)]
+    effects = report.interaction().set_index("effect")["difference"]
+    expected = [0.02, 0, 0, -0.02, 0.02]
+    assert list(effects) == pytest.approx(expected, abs=1e-9) and effects.index[-1] == "interaction"
+
+
+def long_range_file(where, runs, steps=20):
+    where.parent.mkdir(exist_ok=True)
+    keys = ("model", "distance", "seed", "side_accuracy", "losses")
+    runs = [dict(zip(keys, run, strict=True)) for run in runs]
+    where.write_text(json.dumps(dict(recipe=dict(steps=steps), runs=runs)))
+
+
+def test_long_range_counts_seeds_that_learnt_the_cue(invented):
+    one = [("a", 8, 0, 0.5, [0.4, 0.3]), ("a", 8, 1, 1.0, [0.4, 0.1]), ("b", 8, 0, 1.0, [0.1, 0.05])]
+    long_range_file(invented / "long_range/distances.json", one)
+    long_range_file(invented / "long_range/parts.json", [("c", 8, 0, 0.9, [0.3, 0.2])])
+    found = report.long_range().set_index("model")
+    assert found.loc["a", ["mean", "min", "max", "seeds", "learnt", "step"]].to_list() == [0.75, 0.5, 1.0, 2, 1, 20]
+    assert found.loc["b", "step"] == 10 and np.isnan(found.loc["c", "step"]) and found.loc["c", "learnt"] == 0
+    assert len(report.long_range_figure().axes) == 2
+    long_range_file(invented / "long_range/parts.json", one[:1])
+    with pytest.raises(ValueError, match="expected each run once, got twice"):
+        report.long_range()
+    long_range_file(invented / "long_range/parts.json", [("c", 8, 0, 0.9, [0.3, 0.2])], steps=30)
+    with pytest.raises(ValueError, match="expected runs of one recipe"):
+        report.long_range()
 
 
 def test_an_unknown_set_is_named(invented):
