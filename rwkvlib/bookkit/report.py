@@ -507,6 +507,9 @@ TABLES = {
     "training": training,
     "runs": lambda: runs("reproduction"),
     "efficiency": efficiency,
+    "ablations": ablations,
+    "interaction": interaction,
+    "long_range": long_range,
 }
 FIGURES = {
     "scores": scores_figure,
@@ -514,6 +517,8 @@ FIGURES = {
     "curves": curves_figure,
     "protocol": protocol_figure,
     "pareto": pareto_figure,
+    "ablations": ablations_figure,
+    "long_range": long_range_figure,
 }
 
 
