@@ -286,6 +286,28 @@ def ablations_figure(folder: str = "ablations") -> Figure:
     return fig
 
 
+def by_seed(folder: str = "ablations") -> pd.DataFrame:
+    """The mean Dice of each run: a row for each network of `ABLATIONS`, a column for each seed."""
+    return cases(folder).groupby(["model", "seed"])["dice"].mean().unstack("seed").loc[list(ABLATIONS)]
+
+
+def seeds_figure() -> Figure:
+    """The mean Dice of each run, the full model's of the same seed as a dotted line."""
+    import matplotlib.pyplot as plt
+
+    found = by_seed()
+    fig, ax = plt.subplots(figsize=(5, 4.8))
+    for seed, colour, marker in zip(found, ("blue", "orange", "green"), "os^", strict=True):
+        ax.plot(found[seed], range(len(found)), marker, color=PALETTE[colour], label=f"seed {seed}")
+        ax.axvline(found.loc["full", seed], color=PALETTE[colour], linewidth=1, linestyle=":")
+    ax.set_yticks(range(len(found)), [name.replace(", ", ",\n") for name in ABLATIONS.values()])
+    ax.invert_yaxis()
+    ax.grid(axis="y", visible=False)
+    ax.set(xlabel="mean Dice on the test images")
+    fig.legend(loc="outside upper center", ncols=3)
+    return fig
+
+
 def interaction(folder: str = "ablations") -> pd.DataFrame:
     """What attention adds to the Dice beside a decoder of 9 × 9 and beside one of 3 × 3 kernels, what the large kernels
     add with and without attention, and the difference of differences, each on the same images and seeds."""
@@ -508,6 +530,7 @@ TABLES = {
     "runs": lambda: runs("reproduction"),
     "efficiency": efficiency,
     "ablations": ablations,
+    "by_seed": lambda: by_seed().reset_index(),
     "interaction": interaction,
     "long_range": long_range,
 }
@@ -518,6 +541,7 @@ FIGURES = {
     "protocol": protocol_figure,
     "pareto": pareto_figure,
     "ablations": ablations_figure,
+    "seeds": seeds_figure,
     "long_range": long_range_figure,
 }
 

@@ -129,6 +129,9 @@ def test_ablations_are_compared_with_the_full_model(invented):
     assert found.loc["decay_0", "difference"] == 0 and found.loc["decay_0", "p_holm"] == 1
     assert found.loc["no_attention", "step"] == 0.5 and found.loc["full", "step"] == 1
     assert len(report.ablations_figure().axes[0].get_yticklabels()) == len(report.ABLATIONS) - 1
+    means = report.by_seed()
+    assert (means.loc["no_ccm"] - means.loc["full"]).to_list() == pytest.approx([-0.1] * 3)
+    assert len(report.seeds_figure().axes[0].lines) == 6
     effects = report.interaction().set_index("effect")["difference"]
     expected = [0.02, 0, 0, -0.02, 0.02]
     assert list(effects) == pytest.approx(expected, abs=1e-9) and effects.index[-1] == "interaction"
