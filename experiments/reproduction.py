@@ -2,14 +2,17 @@
 
     python experiments/reproduction.py transfer --runs runs/reproduction   # other data sets: results/transfer/
     python experiments/reproduction.py protocol --runs runs/reproduction   # other rules: results/protocol/
+    python experiments/reproduction.py empty --runs runs/empty_masks       # empty masks: results/empty_masks/scored/
 
-Needs what `python -m rwkvlib sweep` leaves in the folder, the weights of each validation (``keep: all``) included, and
-the prepared data. Writes a CSV of all cases and a JSON for each run, and skips the runs that have theirs.
+Needs what `python -m rwkvlib sweep` leaves in the folder (for `protocol` the weights of each validation too, as
+``keep: all`` leaves them) and the prepared data. Writes a CSV of all cases and a JSON for each run, and skips the runs
+that have theirs.
 """
 
 import argparse
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +23,7 @@ from rwkvlib.engine.evaluate import evaluate
 from rwkvlib.provenance import provenance, write_result
 
 ROOT = Path(__file__).parents[1]
+OUT = {"transfer": "transfer", "protocol": "protocol", "empty": "empty_masks/scored"}  # below results/
 # By the set of the training, the other one of the same task, which is tested whole.
 TRANSFER = {"kvasir_seg": "cvc_clinicdb", "cvc_clinicdb": "kvasir_seg"}
 
@@ -81,23 +85,51 @@ def protocol(run: Path, config: dict, out: Path) -> None:
     write(out, run.name, cases, result)
 
 
+def empty(run: Path, config: dict, out: Path) -> None:
+    """The scores of one network's predictions of ACDC's test patients, at the size of training, by both protocols, and
+    of both kinds of case: the single slice, and the volume (of a patient, at one time of the heartbeat).
+
+    Columns of the CSV: kind (slice or volume), name, class, patient, truth, predicted, and each of dice and hd95 by
+    the strict rules and, with _paper, by the published ones.
+    """
+    origin = provenance(config["seed"], "python experiments/reproduction.py empty")
+    model, _ = load_checkpoint(run / "model.safetensors")
+    slices = load_data(config["data"], "test", size=config["size"], column=config["split"])
+    items = slices.items.drop(columns="volume", errors="ignore")
+    volumes = items["patient"].astype(str) + "_" + items["frame"].astype(str)
+    parts = []
+    for kind, table in {"slice": items, "volume": items.assign(volume=volumes)}.items():
+        strict, paper = (evaluate(model, replace(slices, items=table), protocol=p) for p in ("strict", "paper"))
+        strict = strict[["name", "class", "patient", "truth", "predicted", "dice", "hd95"]]
+        both = strict.merge(
+            paper[["name", "class", "dice", "hd95"]],
+            on=["name", "class"],
+            suffixes=("", "_paper"),
+            validate="one_to_one",
+        )
+        parts.append(both.assign(kind=kind))
+    cases = pd.concat(parts)
+    means = cases.groupby("kind")[["dice", "dice_paper", "hd95", "hd95_paper"]].mean()
+    result = dict(name=run.name, data=Path(config["data"]).name, data_hash=slices.sha256())
+    write(out, run.name, cases, result | dict(mean=means.to_dict("index"), provenance=origin))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("transfer", "protocol"))
+    parser.add_argument("what", choices=OUT)
     parser.add_argument("--runs", required=True, help="folder that the sweep wrote")
     parser.add_argument("--only", default="", help="regular expression that a run's name must hold")
-    parser.add_argument("--out", type=Path, help="default: results/transfer or results/protocol")
+    parser.add_argument("--out", type=Path, help="default: as above")
     args = parser.parse_args()
-    out = args.out or ROOT / "results" / args.what
+    out = args.out or ROOT / "results" / OUT[args.what]
     finished = [Path(args.runs) / "runs" / f.stem for f in sorted(Path(args.runs).glob("*_[0-9].json"))]
     if not finished:
         parser.error(f"--runs: expected the folder of a sweep with finished runs, got {args.runs!r}")
     for run in finished:
         if re.search(args.only, run.name) and not (out / f"{run.name}.json").exists():
             print(run.name, flush=True)
-            {"transfer": transfer, "protocol": protocol}[args.what](
-                run, json.loads((run / "config.json").read_text()), out
-            )
+            make = {"transfer": transfer, "protocol": protocol, "empty": empty}[args.what]
+            make(run, json.loads((run / "config.json").read_text()), out)
 
 
 if __name__ == "__main__":

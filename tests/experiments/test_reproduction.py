@@ -3,6 +3,7 @@
 import json
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
@@ -94,6 +95,37 @@ def test_other_rules_score_the_same_predictions(swept, run, tmp_path):
     assert chosen["validation"] == max(row["validation"] for row in result["kept"]) == weights["dice"]
     # Kept in float16.
     assert chosen["test"] == pytest.approx(own["dice"].mean(), abs=0.02)
+
+
+def test_slices_and_volumes_are_scored_by_both_protocols(run, tmp_path):
+    folder = tmp_path / "data" / "acdc"
+    write_set(folder, 50)
+    items = pd.read_csv(folder / "items.csv")
+    # The last patient is tested: one volume of two slices, and one of one, which has nothing in it.
+    items = items.drop(columns=["sequence", "split_image"]).assign(patient=items["sequence"], frame=1, slice=0)
+    items.loc[items["name"] == 10, "slice"] = 1
+    items.loc[items["name"] == 11, "frame"] = 2
+    items.to_csv(folder / "items.csv", index=False)
+    Image.new("L", (48, 48)).save(folder / "masks" / "11.png")
+    recipe = dict(data=str(folder), size=32, epochs=1, batch_size=3, overrides=TINY)
+    (tmp_path / "acdc.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "table.yaml").write_text(yaml.safe_dump(dict(runs={"acdc": {"config": "acdc.yaml"}})))
+    sweep(tmp_path / "table.yaml", tmp_path / "runs", progress=False)
+    run("empty", "--runs", tmp_path / "runs", "--out", tmp_path / "out")
+    cases = pd.read_csv(tmp_path / "out/acdc_0.csv", dtype={"name": str}).set_index(["kind", "name"])
+    assert set(cases.index) == {("slice", n) for n in ("9", "10", "11")} | {("volume", n) for n in ("3_1", "3_2")}
+    assert (cases["patient"] == 3).all()
+    sizes = cases[["truth", "predicted"]]
+    both = sizes.loc[[("slice", "9"), ("slice", "10")]].sum()
+    assert (both == sizes.loc["volume", "3_1"]).all(), "a volume is its slices together"
+    for empty in (cases.loc["slice", "11"], cases.loc["volume", "3_2"]):
+        predicted = empty["predicted"] > 0
+        assert empty["truth"] == 0 and empty["dice_paper"] == predicted and empty["hd95_paper"] == 0
+        assert empty["dice"] == 0 if predicted else np.isnan(empty["dice"])
+    rest = cases[cases["truth"] > 0]
+    assert (rest["dice"] == rest["dice_paper"]).all(), "elsewhere the protocols agree"
+    result = json.loads((tmp_path / "out/acdc_0.json").read_text())
+    assert result["mean"]["slice"]["dice_paper"] == pytest.approx(cases.loc["slice", "dice_paper"].mean(), abs=1e-5)
 
 
 def test_a_folder_without_runs_is_named(run, tmp_path, capsys):
