@@ -28,6 +28,7 @@ SETS = {
     "kvasir": "Kvasir-SEG",
     "busi": "BUSI",
 }
+OTHER_SETS = {"acdc": "ACDC"}  # of which there are runs, but no place in the tables of the five splits
 MODELS = {"t": "RWKV-UNet-T", "unet": "U-Net"}
 COLOURS = {"t": PALETTE["orange"], "unet": PALETTE["blue"]}
 # The paper's columns; its split of CVC-ClinicDB is not published, and by image in the literature.
@@ -48,13 +49,13 @@ def runs(folder: str) -> pd.DataFrame:
     Raises: FileNotFoundError where there is none.
     """
     where = find_result(f"{folder}/table.json").parent
-    rows = []
+    known, rows = [*SETS, *OTHER_SETS], []
     for path in sorted(where.glob("*_[0-9].json")):
         result = read_result(f"{folder}/{path.name}")
         stem, seed = path.stem.rsplit("_", 1)
-        data = next((s for s in SETS if stem.startswith(f"{s}_")), None)
+        data = next((s for s in known if stem.startswith(f"{s}_")), None)
         if data is None:
-            raise ValueError(f"folder: expected names that begin with one of {list(SETS)}, got {path.name!r}")
+            raise ValueError(f"folder: expected names that begin with one of {known}, got {path.name!r}")
         last, origin = result["log"][-1], result["provenance"]
         rows.append(
             {"name": path.stem, "set": data, "model": stem[len(data) + 1 :], "seed": int(seed)}
@@ -212,6 +213,77 @@ def split_effect() -> pd.DataFrame:
         difference = parts[0]["dice"].mean() - parts[1]["dice"].mean()
         rows.append(dict(model=model, difference=difference, low=low, high=high))
     return pd.DataFrame(rows)
+
+
+def empty_masks() -> pd.DataFrame:
+    """ACDC, whose slices lack parts of the heart: what the published rules for empty masks do to the mean Dice of the
+    same predictions, by kind of case (slice, volume) and network.
+
+    `absent` is the share of cases, over classes and seeds, whose truth lacks the class; `false_alarm` the share of
+    these in which it is predicted (strict 0, paper 1; otherwise left out, and 0). `missed` is the share of cases that
+    have the class and a prediction without it: 0 by both. Intervals resample seeds, and patients with all their cases.
+    """
+    import numpy as np
+
+    from ..analysis.statistics import bootstrap_means
+
+    rows = []
+    for (kind, model), part in cases("empty_masks", "empty_masks/scored").groupby(["kind", "model"], sort=False):
+        # The same draws for both: every patient and seed has cases that are defined.
+        means = [bootstrap_means(part, column, "patient", run="seed") for column in ("dice_paper", "dice")]
+        low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+        absent, found = part["truth"] == 0, part["predicted"] > 0
+        row = dict(kind=kind, model=model, strict=part["dice"].mean(), paper=part["dice_paper"].mean())
+        row |= dict(difference=row["paper"] - row["strict"], low=low, high=high, absent=absent.mean())
+        rows.append(row | dict(false_alarm=found[absent].mean(), missed=(~found[~absent]).mean()))
+    return pd.DataFrame(rows)
+
+
+def empty_masks_comparisons() -> pd.DataFrame:
+    """RWKV-UNet-T less U-Net on ACDC, by kind of case and protocol; by the strict one over the cases that are defined
+    for both."""
+    parts = []
+    for rules, column in (("strict", "dice"), ("paper", "dice_paper")):
+        found = cases("empty_masks", "empty_masks/scored").assign(rules=rules)
+        parts.append(found.assign(dice=found[column], by=found["kind"] + ", " + rules))
+    return _compared(pd.concat(parts), "by", "dice", "t", "unet")
+
+
+def longer() -> pd.DataFrame:
+    """Kvasir-SEG, one seed for an hour: mean Dice with its interval over images, beside the five minutes of the same
+    seed and the paper's; steps of each, and the share of the gap between five minutes and the paper that it closes."""
+    rows = []
+    short, paper = cases("reproduction"), scores().set_index(["set", "model"])["paper"]
+    steps = runs("reproduction").set_index("name")["steps"]
+    means = _means(cases("longer"), ["model"], "dice").set_index("model")
+    for r in runs("longer").itertuples():
+        same = short[(short["set"] == r.set) & (short["model"] == r.model) & (short["seed"] == r.seed)]
+        row = dict(model=r.model, seed=r.seed, minutes=r.training_seconds / 60, steps=r.steps)
+        row |= means.loc[r.model, ["mean", "low", "high"]].to_dict()
+        row |= dict(short=same["dice"].mean(), short_steps=steps[r.name], paper=paper[r.set, r.model])
+        rows.append(row | dict(closed=(row["mean"] - row["short"]) / (row["paper"] - row["short"])))
+    return pd.DataFrame(rows)
+
+
+def longer_comparison() -> pd.DataFrame:
+    """RWKV-UNet-T less U-Net after an hour on Kvasir-SEG: one seed of each, so that what runs vary by is not in the
+    interval."""
+    return _compared(cases("longer"), "set", "dice", "t", "unet")
+
+
+def longer_figure() -> Figure:
+    """Validation Dice against minutes of training on Kvasir-SEG: the hour, and the five minutes of the same seed."""
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(5, 3.4))
+    for r in runs("longer").itertuples():
+        for folder, style, length in (("longer", "-", "an hour"), ("reproduction", ":", "five minutes")):
+            log = pd.DataFrame(read_result(f"{folder}/{r.name}")["log"])
+            label = f"{MODELS[r.model]}, {length}"
+            ax.plot(log["seconds"] / 60, log["dice"], style, color=COLOURS[r.model], label=label)
+    ax.set(xlabel="minutes of training, validation included", ylabel="Dice on validation", ylim=(0, 1), xlim=(0, None))
+    fig.legend(loc="outside upper center", ncols=2, fontsize=8)
+    return fig
 
 
 def training() -> pd.DataFrame:
@@ -526,6 +598,10 @@ TABLES = {
     "transfer_comparisons": transfer_comparisons,
     "protocol": protocol,
     "split_effect": split_effect,
+    "empty_masks": empty_masks,
+    "empty_masks_comparisons": empty_masks_comparisons,
+    "longer": longer,
+    "longer_comparison": longer_comparison,
     "training": training,
     "runs": lambda: runs("reproduction"),
     "efficiency": efficiency,
@@ -538,6 +614,7 @@ FIGURES = {
     "scores": scores_figure,
     "differences": differences_figure,
     "curves": curves_figure,
+    "longer": longer_figure,
     "protocol": protocol_figure,
     "pareto": pareto_figure,
     "ablations": ablations_figure,

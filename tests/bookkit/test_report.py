@@ -18,6 +18,16 @@ def dice(data, model, seed, n):
     return base + noise + 0.01 * seed - 0.05 * (model == "t") + 0.07 * (model == "t") * data.startswith("to ")
 
 
+def write_run(folder, name, cases, steps=10, seconds=20.0):
+    folder.mkdir(exist_ok=True)
+    (folder / "table.json").write_text("[]")
+    cases.to_csv(folder / f"{name}.csv", index=False)
+    log = [{"step": steps, "seconds": seconds, "dice": 0.5}]
+    result = dict(log=log, weights={"dice": 0.5}, seconds=2 * seconds, config_hash="c" * 64)
+    result |= dict(data_hash={"test": "d" * 64}, provenance=ORIGIN)
+    (folder / f"{name}.json").write_text(json.dumps(result))
+
+
 @pytest.fixture
 def invented(tmp_path, monkeypatch):
     """results/ with 30 runs in a folder of its own; the paper's tables are the real ones."""
@@ -112,17 +122,12 @@ def test_latency_is_also_a_multiple_of_the_u_nets(invented):
 
 
 def test_ablations_are_compared_with_the_full_model(invented):
-    (invented / "ablations").mkdir()
-    (invented / "ablations/table.json").write_text("[]")
     for model in report.ABLATIONS:
         for seed in range(3):
             values = dice("glas", "t", seed, 40) - 0.1 * (model == "no_ccm") - 0.02 * (model == "no_attention")
             cases = pd.DataFrame({"name": [str(i) for i in range(40)], "class": 1, "dice": values})
-            cases.to_csv(invented / f"ablations/glas_{model}_{seed}.csv", index=False)
-            log = [{"step": 10, "seconds": 20.0 if model == "no_attention" else 40.0, "dice": 0.5}]
-            result = dict(log=log, weights={"dice": 0.5}, seconds=50.0, config_hash="c" * 64)
-            result |= dict(data_hash={"test": "d" * 64}, provenance=ORIGIN)
-            (invented / f"ablations/glas_{model}_{seed}.json").write_text(json.dumps(result))
+            seconds = 20.0 if model == "no_attention" else 40.0
+            write_run(invented / "ablations", f"glas_{model}_{seed}", cases, seconds=seconds)
     found = report.ablations().set_index("variant")
     assert list(found.index) == list(report.ABLATIONS) and np.isnan(found.loc["full", "difference"])
     assert found.loc["no_ccm", "difference"] == pytest.approx(-0.1) and found.loc["no_ccm", "p_holm"] < 1e-6
@@ -135,6 +140,49 @@ def test_ablations_are_compared_with_the_full_model(invented):
     effects = report.interaction().set_index("effect")["difference"]
     expected = [0.02, 0, 0, -0.02, 0.02]
     assert list(effects) == pytest.approx(expected, abs=1e-9) and effects.index[-1] == "interaction"
+
+
+def test_an_hour_is_held_against_five_minutes_and_the_paper(invented):
+    names = [str(i) for i in range(40)]
+    for model in report.MODELS:
+        values = dice("kvasir", model, 0, 40) + 0.1
+        cases = pd.DataFrame({"name": names, "class": 1, "dice": values})
+        write_run(invented / "longer", f"kvasir_{model}_0", cases, steps=100, seconds=3600.0)
+    row = report.longer().set_index("model").loc["t"]
+    assert row["mean"] == pytest.approx(row["short"] + 0.1, abs=1e-5) and row["low"] < row["mean"] < row["high"]
+    assert list(row[["steps", "short_steps", "minutes", "paper"]]) == pytest.approx([100, 2, 60, 0.9126])
+    assert row["closed"] == pytest.approx(0.1 / (0.9126 - row["short"]), abs=1e-4)
+    compared = report.longer_comparison().set_index("set").loc["kvasir"]
+    assert compared["difference"] == pytest.approx(-0.05, abs=0.01) and compared["units"] == 40
+    assert len(report.longer_figure().axes[0].lines) == 4
+
+
+def test_the_rules_for_empty_masks_are_counted(invented):
+    # Two patients of three slices: one with the class and found, one without and found, one without and not found; the
+    # U-Net finds nothing where there is nothing, and misses one of the classes that are there.
+    cases = pd.DataFrame({"name": list("abcdef"), "class": 1, "patient": [1, 1, 1, 2, 2, 2], "truth": [9, 0, 0] * 2})
+    rules = {
+        "t": dict(predicted=[9, 5, 0] * 2, dice=[0.8, 0, np.nan] * 2, dice_paper=[0.8, 1, 0] * 2),
+        "unet": dict(predicted=[9, 0, 0, 0, 0, 0], dice=[0.8, np.nan, np.nan, 0, np.nan, np.nan]),
+    }
+    rules["unet"]["dice_paper"] = [0.8, 0, 0, 0, 0, 0]
+    for model, columns in rules.items():
+        for seed in range(3):
+            name = f"acdc_{model}_{seed}"
+            write_run(invented / "empty_masks", name, cases.assign(dice=0.5))
+            (invented / "empty_masks/scored").mkdir(exist_ok=True)
+            kinds = [cases.assign(kind=kind, **columns) for kind in ("slice", "volume")]
+            pd.concat(kinds).to_csv(invented / f"empty_masks/scored/{name}.csv", index=False)
+    found = report.empty_masks().set_index(["kind", "model"])
+    assert len(found) == 4 and np.allclose(found["absent"], 2 / 3)
+    t, unet = found.loc[("slice", "t")], found.loc[("slice", "unet")]
+    assert (t["strict"], t["paper"], t["difference"]) == pytest.approx((0.4, 0.6, 0.2))
+    assert (t["low"], t["high"]) == pytest.approx((0.2, 0.2)), "both patients are alike"
+    assert (t["false_alarm"], t["missed"], unet["false_alarm"], unet["missed"]) == (0.5, 0, 0, 0.5)
+    assert (unet["strict"], unet["paper"]) == pytest.approx((0.4, 0.8 / 6)) and unet["low"] < unet["high"]
+    compared = report.empty_masks_comparisons().set_index("by")["difference"]
+    assert compared["slice, paper"] == pytest.approx(0.6 - 0.8 / 6)
+    assert compared["slice, strict"] == pytest.approx(0.4), "over the two cases that both define"
 
 
 def long_range_file(where, runs, steps=20):

@@ -62,13 +62,21 @@ def test_tables_name_known_sets_and_splits(name):
         assert {config.validation, test, "train"} <= set(splits[config.split]), run
 
 
-@pytest.mark.parametrize("name", ["reproduction"])
-def test_networks_that_are_compared_share_the_recipe(name):
+@pytest.mark.parametrize(("name", "number"), [("reproduction", 15), ("longer", 1), ("empty_masks", 3)])
+def test_networks_that_are_compared_share_the_recipe(name, number):
     runs = {run: config for run, (config, _) in TABLES[name].items()}
     pairs = [(run, run.replace("_t_", "_unet_")) for run in runs if "_t_" in run]
-    assert len(pairs) == len(runs) / 2 == 15
+    assert len(pairs) == len(runs) / 2 == number
     for a, b in pairs:
         assert replace(runs[a], model="unet") == runs[b]
+
+
+def test_the_longer_runs_differ_from_the_short_ones_in_their_length_only():
+    for run, (config, _) in TABLES["longer"].items():
+        short = TABLES["reproduction"][run][0]
+        assert config.budget_seconds == 12 * short.budget_seconds
+        logs = dict(validate_every=short.validate_every, save_every=short.save_every, keep=short.keep)
+        assert replace(config, budget_seconds=short.budget_seconds, **logs) == short
 
 
 def test_an_ablation_differs_from_the_full_model_in_one_thing():
