@@ -1,7 +1,8 @@
 """What can a network know about a cue that lies far away? Side accuracy against the distance.
 
 Trains each network on `synthetic_long_range` for the same number of steps and the same images, one run for each
-distance and seed. Training and test images come in pairs that differ in the cue alone. Writes
+distance and seed. Training and test images come in pairs that differ in the cue alone; only the runs of `AUGMENTED`
+change the training images. Writes
 results/synthetic/long_range.json after every run and goes on with what that file lacks. `losses` of a run are means of
 ten steps each.
 """
@@ -22,6 +23,7 @@ from torch import nn
 from rwkvlib import create_model
 from rwkvlib.analysis import count_parameters, receptive_field_radius
 from rwkvlib.data import right_side, synthetic_long_range
+from rwkvlib.data.augment import make_augmentation
 from rwkvlib.engine.losses import make_loss
 from rwkvlib.engine.predict import normalise
 from rwkvlib.provenance import provenance, write_result
@@ -59,17 +61,24 @@ MODELS = {
     "RWKV-UNet-T, no attention, decoder 3": lambda: rwkv_unet(attention=False, decoder_kernel=3),
 }
 FIRST = list(MODELS)[:5]  # the later ones are ablations
+AUGMENTED = {  # the same network; names of `rwkvlib.data.augment`
+    "RWKV-UNet-T, weak augmentation": "paper_synapse",
+    "RWKV-UNet-T, strong augmentation": "strong",
+}
+MODELS |= dict.fromkeys(AUGMENTED, rwkv_unet)
 
 
 def pairs(seeds: range, size: int, distance: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (2N, 3, H, W), normalised, and masks (2N, 1, H, W): first as drawn, then the same with the other cue."""
+    """Images (2N, 3, H, W) in [0, 1] and masks (2N, 1, H, W): first as drawn, then the same with the other cue."""
     drawn = [synthetic_long_range(s, size, distance, flip=flip) for flip in (False, True) for s in seeds]
     images, masks = (np.stack(x) for x in zip(*drawn, strict=True))
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    return normalise(x), torch.from_numpy(masks)[:, None].float()
+    return x, torch.from_numpy(masks)[:, None].float()
 
 
-def train(model: nn.Module, distance: int, args: argparse.Namespace, device: str) -> list[float]:
+def train(
+    model: nn.Module, distance: int, args: argparse.Namespace, device: str, augmentation: str = "none"
+) -> list[float]:
     """Every image is new: no augmentation is needed, and nothing can be learned by heart. Returns the losses.
 
     With whole pairs in a batch, what a network that ignores the cue could gain by guessing cancels.
@@ -78,10 +87,13 @@ def train(model: nn.Module, distance: int, args: argparse.Namespace, device: str
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.lr, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, args.lr, total_steps=args.steps)
     loss_function, losses = make_loss("binary", 1), []
+    augment = make_augmentation(augmentation, args.size)
     for step in range(args.steps):
         seeds = range(step * args.batch // 2, (step + 1) * args.batch // 2)
-        image, mask = pairs(seeds, args.size, distance)
-        loss = loss_function(model(image.to(device)), mask.to(device))
+        image, mask = (x.to(device) for x in pairs(seeds, args.size, distance))
+        if augment is not None:
+            image, mask = augment(image, mask)
+        loss = loss_function(model(normalise(image)), mask)
         optimiser.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 5.0)
@@ -102,7 +114,7 @@ def score(model: nn.Module, distance: int, args: argparse.Namespace, device: str
     """Side accuracy and Dice on the test images, and how far the logits on the disc move with the cue alone."""
     model.eval()
     image, mask = pairs(range(TEST_SEED, TEST_SEED + args.test // 2), args.size, distance)
-    logits = torch.cat([model(part.to(device)).cpu() for part in image.split(args.batch)])
+    logits = torch.cat([model(normalise(part.to(device))).cpu() for part in image.split(args.batch)])
     half = len(image) // 2
     other = mask.roll(half, 0)
     right = right_side(logits[:, 0].numpy(), mask[:, 0].numpy(), other[:, 0].numpy())
@@ -157,7 +169,7 @@ def main() -> None:
                 torch.manual_seed(seed)
                 model = MODELS[name]()
                 start = time.perf_counter()
-                losses = train(model, distance, args, device)
+                losses = train(model, distance, args, device, AUGMENTED.get(name, "none"))
                 run = {
                     "model": name,
                     "distance": distance,

@@ -49,3 +49,16 @@ def test_bad_options_end_with_a_message(run, tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("--out", out)
     assert "holds runs of another recipe" in capsys.readouterr().err
+
+
+def test_augmented_runs_change_the_training_images_alone_and_can_be_repeated(run, tmp_path):
+    names = ["RWKV-UNet-T", "RWKV-UNet-T, weak augmentation", "RWKV-UNet-T, strong augmentation"]
+    options = "--steps", 2, "--test", 8, "--distances", 8, "--models", *names, "--out"
+    found = []
+    for out in (tmp_path / "a.json", tmp_path / "b.json"):
+        run(*options, out)
+        result = json.loads(out.read_text())
+        assert len({json.dumps(result["models"][name]) for name in names}) == 1, "one network"
+        found.append({r["model"]: r["losses"] for r in result["runs"]})
+    assert found[0] == found[1]
+    assert len({tuple(found[0][name]) for name in names}) == 3
