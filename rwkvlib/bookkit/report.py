@@ -321,7 +321,8 @@ ABLATIONS = {
 }
 
 
-LEARNT = 0.2  # between the loss of a network that guesses the side, about 0.32, and of one that knows it, below 0.05
+LEARNT = 0.75  # side accuracy on the test images: between guessing and knowing
+FALLEN = 0.2  # between the loss of a network that guesses the side, about 0.32, and of one that knows it, below 0.05
 
 
 def ablations(folder: str = "ablations") -> pd.DataFrame:
@@ -400,49 +401,66 @@ def interaction(folder: str = "ablations") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-LONG_RANGE = ("long_range/distances", "long_range/parts")  # one file for each of two processes
+def long_range_runs() -> pd.DataFrame:
+    """A row for each run in the files of results/long_range/, which `experiments/long_range.py` wrote, with two more
+    columns: learnt, whether the side accuracy is above `LEARNT`, and the step, in tens, at which the training loss
+    first fell below `FALLEN` (not a number: never). The runs of distances.json are first.
 
-
-def long_range_runs(files: tuple[str, ...] = LONG_RANGE) -> pd.DataFrame:
-    """A row for each run in these files of `experiments/long_range.py`, and the step, in tens, at which the training
-    loss first fell below `LEARNT` (not a number: never).
-
-    Raises: ValueError where the files hold runs of several recipes, or the same run twice.
+    Raises:
+        FileNotFoundError: there is no distances.json.
+        ValueError: the files hold runs of several recipes, or the same run twice.
     """
-    read = [read_result(name) for name in files]
+    first = find_result("long_range/distances.json")
+    paths = [first, *sorted(p for p in first.parent.glob("*.json") if p != first)]
+    read = [read_result(f"long_range/{p.name}") for p in paths]
     if any(r["recipe"] != read[0]["recipe"] for r in read):
-        raise ValueError(f"files: expected runs of one recipe, got {[r['recipe'] for r in read]}")
+        raise ValueError(f"long_range: expected runs of one recipe, got {[r['recipe'] for r in read]}")
     found = pd.DataFrame([run for r in read for run in r["runs"]])
     keys = ["model", "distance", "seed"]
     if found.duplicated(keys).any():
-        raise ValueError(f"files: expected each run once, got twice:\n{found.loc[found.duplicated(keys), keys]}")
-    learnt = [next((10 * (i + 1) for i, x in enumerate(losses) if x < LEARNT), None) for losses in found["losses"]]
-    return found.assign(learnt=pd.Series(learnt, dtype=float))
+        raise ValueError(f"long_range: expected each run once, got twice:\n{found.loc[found.duplicated(keys), keys]}")
+    step = [next((10 * (i + 1) for i, x in enumerate(losses) if x < FALLEN), None) for losses in found["losses"]]
+    return found.assign(learnt=found["side_accuracy"] > LEARNT, step=pd.Series(step, dtype=float))
 
 
-def long_range(files: tuple[str, ...] = LONG_RANGE) -> pd.DataFrame:
+def long_range() -> pd.DataFrame:
     """Side accuracy by network and distance of the cue: mean, least and most of the seeds; how many of them learnt the
-    cue, and the median step at which these did."""
+    cue, and the median step at which the training loss fell, where it did."""
     columns = {f: ("side_accuracy", f) for f in ("mean", "min", "max")}
-    columns |= {"seeds": ("seed", "count"), "learnt": ("learnt", "count"), "step": ("learnt", "median")}
-    return long_range_runs(files).groupby(["model", "distance"], sort=False).agg(**columns).reset_index()
+    columns |= {"seeds": ("seed", "count"), "learnt": ("learnt", "sum"), "step": ("step", "median")}
+    return long_range_runs().groupby(["model", "distance"], sort=False).agg(**columns).reset_index()
+
+
+def long_range_comparisons() -> pd.DataFrame:
+    """Each network's runs that learnt the cue, of all distances together, against RWKV-UNet-T's: Fisher's exact p, and
+    Holm's correction."""
+    from scipy.stats import fisher_exact
+
+    from ..analysis import holm
+
+    found = long_range().groupby("model", sort=False)[["learnt", "seeds"]].sum().reset_index()
+    counts = {row.model: (row.learnt, row.seeds - row.learnt) for row in found.itertuples()}
+    base = MODELS["t"]
+    p = [float("nan") if m == base else fisher_exact([counts[m], counts[base]]).pvalue for m in counts]
+    return found.rename(columns={"seeds": "runs"}).assign(p=p, p_holm=holm(p))
 
 
 def long_range_figure() -> Figure:
-    """Side accuracy of each run against the distance of the cue, and below it the step at which the cue was learnt."""
+    """Side accuracy of each run of the first four networks against the distance of the cue, and below it the step at
+    which the training loss fell."""
     import matplotlib.pyplot as plt
 
-    found = long_range_runs(LONG_RANGE[:1])
+    found = long_range_runs()
     fig, (top, bottom) = plt.subplots(2, 1, figsize=(5, 5.6), sharex=True)
     colours = ("grey", "orange", "blue", "green")
     for i, (model, colour) in enumerate(zip(found["model"].unique(), colours, strict=False)):
         part = found[found["model"] == model]
         x = part["distance"] + 0.7 * (i - 1.5)  # beside one another
         top.plot(x, part["side_accuracy"], "o", color=PALETTE[colour], alpha=0.7, label=model)
-        bottom.plot(x, part["learnt"], "o", color=PALETTE[colour], alpha=0.7)
+        bottom.plot(x, part["step"], "o", color=PALETTE[colour], alpha=0.7)
     top.axhline(0.5, color=PALETTE["grey"], linewidth=1)
     top.set(ylabel="side accuracy", ylim=(0.4, 1.05))
-    bottom.set(ylabel="step at which it is learnt", ylim=(0, None), xlabel="distance of the cue (pixels)")
+    bottom.set(ylabel="step at which the loss falls", ylim=(0, None), xlabel="distance of the cue (pixels)")
     bottom.set_xticks(sorted(found["distance"].unique()))
     fig.legend(loc="outside upper center", ncols=1)
     return fig
@@ -609,6 +627,7 @@ TABLES = {
     "by_seed": lambda: by_seed().reset_index(),
     "interaction": interaction,
     "long_range": long_range,
+    "long_range_comparisons": long_range_comparisons,
 }
 FIGURES = {
     "scores": scores_figure,

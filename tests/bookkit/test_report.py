@@ -195,17 +195,29 @@ def long_range_file(where, runs, steps=20):
 def test_long_range_counts_seeds_that_learnt_the_cue(invented):
     one = [("a", 8, 0, 0.5, [0.4, 0.3]), ("a", 8, 1, 1.0, [0.4, 0.1]), ("b", 8, 0, 1.0, [0.1, 0.05])]
     long_range_file(invented / "long_range/distances.json", one)
-    long_range_file(invented / "long_range/parts.json", [("c", 8, 0, 0.9, [0.3, 0.2])])
+    long_range_file(invented / "long_range/a_part.json", [("c", 8, 0, 0.9, [0.3, 0.2])])
+    assert report.long_range_runs()["model"].to_list() == ["a", "a", "b", "c"], "distances.json is first"
     found = report.long_range().set_index("model")
     assert found.loc["a", ["mean", "min", "max", "seeds", "learnt", "step"]].to_list() == [0.75, 0.5, 1.0, 2, 1, 20]
-    assert found.loc["b", "step"] == 10 and np.isnan(found.loc["c", "step"]) and found.loc["c", "learnt"] == 0
+    assert found.loc["b", "step"] == 10 and np.isnan(found.loc["c", "step"]) and found.loc["c", "learnt"] == 1
     assert len(report.long_range_figure().axes) == 2
-    long_range_file(invented / "long_range/parts.json", one[:1])
+    long_range_file(invented / "long_range/a_part.json", one[:1])
     with pytest.raises(ValueError, match="expected each run once, got twice"):
         report.long_range()
-    long_range_file(invented / "long_range/parts.json", [("c", 8, 0, 0.9, [0.3, 0.2])], steps=30)
+    long_range_file(invented / "long_range/a_part.json", [("c", 8, 0, 0.9, [0.3, 0.2])], steps=30)
     with pytest.raises(ValueError, match="expected runs of one recipe"):
         report.long_range()
+
+
+def test_long_range_comparisons_are_of_all_distances_together(invented):
+    learnt = {"RWKV-UNet-T": (1, 0, 0, 0, 0), "always": (1, 1, 1, 1, 1), "other": (0, 1, 0, 0, 0)}
+    runs = [(m, 8 + i, 0, 0.5 + 0.4 * x, [0.4, 0.3]) for m, row in learnt.items() for i, x in enumerate(row)]
+    long_range_file(invented / "long_range/distances.json", runs)
+    found = report.long_range_comparisons().set_index("model")
+    assert found["learnt"].to_list() == [1, 5, 1] and set(found["runs"]) == {5}
+    # By hand: 6 of the ten runs learnt; of the 252 ways to draw five, 6 have five of these, and 6 have one.
+    assert np.isnan(found.loc["RWKV-UNet-T", "p"]) and found.loc["always", "p"] == pytest.approx(12 / 252)
+    assert found.loc["always", "p_holm"] == pytest.approx(2 * found.loc["always", "p"]) and found.loc["other", "p"] == 1
 
 
 def test_an_unknown_set_is_named(invented):
