@@ -64,8 +64,10 @@ check-colab: $(STAMP) ## run the plain edition in an environment such as Colab's
 links: $(STAMP) ## check the book's links to other sites (needs the internet)
 	$(BIN)/python book/build.py links
 
+# The plain edition quotes the chapters' run times, which this measures.
 quality: book ## measure the built book into results/book/quality.json (needs Chromium)
 	$(BIN)/python book/quality.py
+	$(BIN)/python book/plain.py
 
 lint: $(STAMP) ## check the code's style
 	$(BIN)/ruff check .
