@@ -1,4 +1,4 @@
-"""``python -m rwkvlib train | sweep | evaluate | predict | report``: the command line, which only reads arguments."""
+"""``python -m rwkvlib doctor | train | sweep | evaluate | predict | report``: the command line, which only reads arguments."""
 
 import argparse
 
@@ -23,10 +23,28 @@ def _report(args: argparse.Namespace) -> None:
     print(f"{len(write_report(args.out))} tables and figures in {args.out}")
 
 
+def _doctor(args: argparse.Namespace) -> None:
+    from .doctor import describe, examine
+    from .provenance import as_json, write_result
+
+    found = examine()
+    if args.json == "-":
+        print(as_json(found), end="")
+    else:
+        print(describe(found))
+    if args.json not in (None, "-"):
+        write_result(args.json, found)
+    raise SystemExit(0 if found["ok"] else 1)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs one command; errors of input end it with their message and status 2."""
     parser = argparse.ArgumentParser(prog="python -m rwkvlib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    p = commands.add_parser("doctor", help="check this machine: versions, device, every backend against the oracle")
+    p.set_defaults(run=_doctor)
+    p.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON, in the place of the text or in a file")
 
     p = commands.add_parser("train", help="train by a recipe: configs/*.yaml")
     p.set_defaults(run=_train)

@@ -105,6 +105,11 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def as_json(result: dict[str, Any]) -> str:
+    """Return `result` as JSON text. Numbers of NumPy and torch become plain ones; NaN and infinity become null."""
+    return json.dumps(_plain(result), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
 def write_result(path: Path | str, result: dict[str, Any]) -> Path:
     """Write `result` as JSON to `path`, under a temporary name first, so that no reader meets half a file.
 
@@ -117,7 +122,7 @@ def write_result(path: Path | str, result: dict[str, Any]) -> Path:
     path = Path(path)
     if "provenance" not in result:
         raise ValueError(f"{path}: a result needs a 'provenance' entry; see rwkvlib.provenance.provenance")
-    text = json.dumps(_plain(result), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+    text = as_json(result)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

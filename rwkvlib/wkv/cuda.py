@@ -48,7 +48,8 @@ def macros(dtype: torch.dtype) -> dict[str, str]:
     return dict(IO=IO_TYPES[dtype], REAL=real, **{name: str(size) for name, size in sizes.items()})
 
 
-def _remedy() -> str:
+def remedy() -> str:
+    """What installs the packages that the kernel needs, for this PyTorch."""
     major = (torch.version.cuda or "13").split(".")[0]
     return f"for the CUDA kernel: pip install 'cuda-core[cu{major}]'"
 
@@ -65,11 +66,11 @@ def nvrtc_version() -> str:
 
         error, major, minor = nvrtc.nvrtcVersion()
     except ImportError as e:
-        raise KernelUnavailable(f"the packages cuda-core and cuda-bindings are needed ({e}); {_remedy()}") from e
+        raise KernelUnavailable(f"the packages cuda-core and cuda-bindings are needed ({e}); {remedy()}") from e
     except Exception as e:  # what is raised where the library is not found differs from version to version
-        raise KernelUnavailable(f"NVRTC cannot be loaded ({str(e).splitlines()[0]}); {_remedy()}") from e
+        raise KernelUnavailable(f"NVRTC cannot be loaded ({str(e).splitlines()[0]}); {remedy()}") from e
     if int(error) != 0:
-        raise KernelUnavailable(f"NVRTC does not tell its version ({error}); {_remedy()}")
+        raise KernelUnavailable(f"NVRTC does not tell its version ({error}); {remedy()}")
     return f"{major}.{minor}"
 
 
@@ -100,7 +101,7 @@ def compile_kernels(dtype: torch.dtype, arch: str, log: object | None = None) ->
         return bytes(Program(source(), "c++", options).compile("cubin", logs=log).code)
     except Exception as e:
         raise KernelUnavailable(
-            f"NVRTC {version} does not compile bi_wkv.cu for {arch}: {e}\nA newer NVRTC may; {_remedy()}"
+            f"NVRTC {version} does not compile bi_wkv.cu for {arch}: {e}\nA newer NVRTC may; {remedy()}"
         ) from e
 
 
