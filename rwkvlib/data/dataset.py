@@ -8,7 +8,7 @@ import hashlib
 import io
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -52,6 +52,23 @@ class SegmentationData(Dataset):
         image = torch.from_numpy(self.images[i]).permute(2, 0, 1).float() / 255
         mask = torch.from_numpy(self.masks[i])[None].float()
         return {"image": image, "mask": mask, "name": self.items["name"].iloc[i]}
+
+    @property
+    def nbytes(self) -> int:
+        """Of images and masks, in memory."""
+        return self.images.nbytes + self.masks.nbytes
+
+    def batches_on(self, device: torch.device, order: Iterable[Sequence[int]]) -> Iterator[dict]:
+        """The batches of these item numbers, as a `DataLoader` collates them, cut on a device that holds all bytes."""
+        images = torch.from_numpy(self.images).to(device).permute(0, 3, 1, 2)
+        masks = torch.from_numpy(self.masks).to(device)[:, None]
+        names = self.names
+        for numbers in order:
+            where = torch.tensor(numbers)
+            if device.type == "cuda":
+                where = where.pin_memory().to(device, non_blocking=True)
+            image, mask = images[where].float() / 255, masks[where].float()
+            yield {"image": image.contiguous(), "mask": mask, "name": [names[i] for i in numbers]}
 
     def sha256(self) -> str:
         """Of names, pixels and masks: two results with the same one were measured on the same data."""

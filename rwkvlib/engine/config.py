@@ -46,6 +46,8 @@ class Recipe:
     ema: float = 0  # decay of an average of the weights, which is then what is validated and kept; 0: none
     seed: int = 0
     num_workers: int = 0
+    # Where a set in memory lies: on the device, as bytes, batches being cut there; auto: on a GPU that it fits on.
+    data_on: Literal["auto", "device", "host"] = "auto"
     assumed: tuple[str, ...] = ()  # the fields that no publication states
 
     def __post_init__(self):

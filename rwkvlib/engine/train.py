@@ -6,7 +6,7 @@ In a notebook with several GPUs: ``accelerate.notebook_launcher(train, (config, 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data.augment import make_augmentation
-from ..data.dataset import load_data
+from ..data.dataset import SegmentationData, load_data
 from ..models.baselines import build_model
 from ..provenance import git_commit, library_versions
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
@@ -34,6 +34,22 @@ from .losses import make_loss
 from .parallel import Gather, item_order
 from .predict import normalise
 from .schedules import make_schedule
+
+PATIENCE = 20  # steps on a GPU from one look at the losses to the next
+SHARE = 0.25  # of a GPU's free memory that a set may take
+
+
+def keep_on_device(data: Dataset, where: str, device: torch.device) -> bool:
+    """Whether a set's bytes lie on the device, where batches are then cut: `where` is auto, device or host.
+
+    Raises: ValueError where `where` is device, and the data are no `SegmentationData`.
+    """
+    fits = isinstance(data, SegmentationData)
+    if where == "device" and not fits:
+        raise ValueError(f"data_on: 'device' takes SegmentationData, got {type(data).__name__}")
+    if where != "auto":
+        return where == "device"
+    return fits and device.type == "cuda" and data.nbytes < SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 @dataclass
@@ -117,7 +133,8 @@ def fit(
     if config.ema:
         average = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     kept = average.module if average else plain  # what is validated, and saved as the result
-    optimiser = torch.optim.AdamW(plain.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    fused = accelerator.device.type == "cuda"  # one kernel for all parameters, in the place of some for each
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     now, earlier = Progress(), states(out) if resume else []
     if resume == "previous":
         if len(earlier) < 2:
@@ -141,7 +158,24 @@ def fit(
     recipe = {k: Path(v).name if k in ("data", "pretrained") and v else v for k, v in asdict(config).items()}
     meta = dict(task.meta, config=recipe, commit=git_commit(), versions=library_versions())
 
-    def step_forward(batch: dict, last_part: bool) -> float:
+    # On a GPU nobody waits for the loss in each step: it is read every `PATIENCE` steps, with the items it is of.
+    pending: list[tuple[int, Sequence[str], Tensor]] = []
+    patience = PATIENCE if accelerator.device.type == "cuda" else 1
+
+    def read_losses() -> None:
+        if not pending:
+            return
+        values = torch.stack([loss for _, _, loss in pending]).tolist()
+        for (step, names, _), value in zip(pending, values, strict=True):
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the loss is {value} in step {step}, of the items {', '.join(names)}; "
+                    f"the last checkpoint is {(states(out) or [None])[-1]}"
+                )
+            now.loss += value
+        pending.clear()
+
+    def step_forward(batch: dict, last_part: bool) -> None:
         image, target = batch["image"], batch[task.target]
         if task.augment is not None:
             image, target = task.augment(image, target)
@@ -153,14 +187,10 @@ def fit(
             if processes > 1:
                 logits, target = Gather.apply(logits), accelerator.gather(target.contiguous())
             loss = task.loss(logits, target) / config.accumulate
-            value = loss.item()
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the loss is {value} in step {now.step + 1}, of the items {', '.join(batch['name'])}; "
-                    f"the last checkpoint is {(states(out) or [None])[-1]}"
-                )
+            pending.append((now.step + 1, batch["name"], loss.detach()))
+            if patience == 1:  # before a gradient that is not finite gets into the weights
+                read_losses()
             accelerator.backward(loss)
-        return value
 
     def read_clock() -> bool:
         """Updates the seconds; whether the time is over, for all processes at the same step."""
@@ -170,8 +200,12 @@ def fit(
         return 0 < config.budget_seconds <= now.seconds
 
     order = item_order(len(task.data), config, now.step, processes, accelerator.process_index)
-    pin = accelerator.device.type == "cuda"
-    batches = iter(DataLoader(task.data, batch_sampler=order, num_workers=config.num_workers, pin_memory=pin))
+    batches: Iterator[dict]
+    if keep_on_device(task.data, config.data_on, accelerator.device):
+        batches = task.data.batches_on(accelerator.device, order)
+    else:
+        pin = accelerator.device.type == "cuda"
+        batches = iter(DataLoader(task.data, batch_sampler=order, num_workers=config.num_workers, pin_memory=pin))
     began = time.perf_counter() - now.seconds  # as if the run had never been interrupted
     over = read_clock()
     bar = tqdm(total=end, initial=now.step, unit="step", disable=not (progress and is_main), leave=False)
@@ -189,7 +223,7 @@ def fit(
             group["lr"] = lr
         for part in range(config.accumulate):
             batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
-            now.loss += step_forward(batch, part == config.accumulate - 1)
+            step_forward(batch, part == config.accumulate - 1)
         if config.clip:
             accelerator.clip_grad_norm_(model.parameters(), config.clip)
         optimiser.step()
@@ -200,7 +234,11 @@ def fit(
         bar.update()
         over = read_clock()
         last = over or now.step == end
-        if last or now.step % (config.validate_every or per_epoch) == 0:
+        validates = last or now.step % (config.validate_every or per_epoch) == 0
+        saves = last or now.step % (config.save_every or per_epoch) == 0
+        if validates or saves or now.step % patience == 0:
+            read_losses()
+        if validates:
             row = dict(epoch=now.step / per_epoch, step=now.step, loss=now.loss / now.count, lr=lr)
             if is_main and task.validate is not None:
                 row |= task.validate(kept)
@@ -217,7 +255,7 @@ def fit(
                     save_checkpoint(file, kept, dict(meta, metrics=now.log[-1]), dtype=torch.float16)
                 write_file(out / "log.json", json.dumps(now.log, indent=1).encode())
                 bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
-        if is_main and (last or now.step % (config.save_every or per_epoch) == 0):
+        if is_main and saves:
             state = dict(
                 progress=asdict(now),
                 optimiser=optimiser.state_dict(),
