@@ -1,4 +1,4 @@
-"""``python -m rwkvlib doctor | train | sweep | evaluate | predict | report``: the command line, which only reads arguments."""
+"""``python -m rwkvlib doctor | train | sweep | evaluate | predict | report``: the command line, only its arguments."""
 
 import argparse
 
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
 
     p = commands.add_parser("doctor", help="check this machine: versions, device, every backend against the oracle")
     p.set_defaults(run=_doctor)
-    p.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON, in the place of the text or in a file")
+    p.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON, or as text and JSON in a file")
 
     p = commands.add_parser("train", help="train by a recipe: configs/*.yaml")
     p.set_defaults(run=_train)

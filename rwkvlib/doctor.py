@@ -163,10 +163,7 @@ def examine() -> dict[str, Any]:
     reasons = backends(device, kernel)
     there = [name for name, why in reasons.items() if not why]
     checks = [
-        compare(name, variant, dtype, device)
-        for name in there
-        for variant in BACKENDS[name][0]
-        for dtype in TOLERANCES
+        compare(name, variant, dtype, device) for name in there for variant in BACKENDS[name][0] for dtype in TOLERANCES
     ]
     right = [name for name in there if all(c["ok"] for c in checks if c["backend"] == name)]
     timed = timings([name for name in right if name != "scan"], device) if "tree" in right else []
@@ -204,7 +201,9 @@ def describe(found: dict[str, Any]) -> str:
     lines += ["", f"{'backend':9}{'variant':11}{'dtype':10}{'forward':>9}{'backward':>10}  largest error; limit"]
     for c in found["checks"]:
         verdict = f"{c['tolerance']:.0e}  ok" if c["ok"] else f"{c['tolerance']:.0e}  FAILED: {c['why']}"
-        errors = "".join(f"{'-' if c[k] is None else format(c[k], '.1e'):>{n}}" for k, n in (("forward", 9), ("backward", 10)))
+        errors = "".join(
+            f"{'-' if c[k] is None else format(c[k], '.1e'):>{n}}" for k, n in (("forward", 9), ("backward", 10))
+        )
         lines.append(f"{c['backend']:9}{c['variant']:11}{c['dtype']:10}{errors}  {verdict}")
     lines += [f"{name:9}not here: {' '.join(why.split())}" for name, why in found["unavailable"].items()]
     if found["timings"]:

@@ -59,15 +59,18 @@ def library_versions() -> dict[str, str]:
 def git_commit(folder: Path | str | None = None) -> str | None:
     """Return the commit of the checkout around `folder`, with `-dirty` after uncommitted changes, or None outside one.
 
+    Outside one, as where a tree was copied without its history, the variable RWKVLIB_COMMIT may name the commit.
+
     Args:
         folder: where to look; default: the folder of this library, not the one the process happens to run in.
     """
     command = ["git", "-C", str(folder or Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
+    stated = os.environ.get("RWKVLIB_COMMIT") or None
     try:
         result = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return result.stdout.strip() or None if result.returncode == 0 else None
+        return stated
+    return result.stdout.strip() or stated if result.returncode == 0 else stated
 
 
 def provenance(seed: int | None, command: str | None = None) -> dict[str, Any]:

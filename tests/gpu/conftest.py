@@ -28,6 +28,9 @@ def pytest_collection_modifyitems(config, items):
     if others:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in set(others)]
+    # The values first, then what a device adds, and last what takes PyTorch's compiler minutes: time may run out.
+    if len(here) == len(items) + len(others):
+        items.sort(key=lambda item: (item.path.name != "test_operator.py", "compiled" in item.name))
     reason = _reason() if here else ""
     for item in here:
         if reason and item.path.name != "test_sanitize.py":  # that script's own logic needs no device

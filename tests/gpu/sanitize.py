@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import torch
@@ -80,6 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--tools", nargs="+", default=TOOLS, choices=("memcheck", "racecheck", "initcheck", "synccheck")
     )
     parser.add_argument("--select", default=SELECT, help="pytest's -k expression")
+    parser.add_argument("--at-once", action="store_true", help="all tools at the same time, in processes of their own")
     parser.add_argument("--out", default=HERE.parents[1] / "results/bench/cuda_sanitizer.json")
     args = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -91,10 +93,11 @@ def main(arguments: list[str] | None = None) -> int:
         print(e, file=sys.stderr)
         return 1
     found = []
-    for tool in args.tools:
-        found.append(run(sanitizer, tool, args.select))
-        print("{tool}: {errors} errors, {tests_passed} tests passed, {seconds:.0f} s".format(**found[-1]))
-    write_result(args.out, dict(runs=found, select=args.select, provenance=provenance(seed=None)))
+    with ThreadPoolExecutor(len(args.tools) if args.at_once else 1) as pool:
+        for done in as_completed([pool.submit(run, sanitizer, tool, args.select) for tool in args.tools]):
+            found.append(done.result())
+            print("{tool}: {errors} errors, {tests_passed} tests passed, {seconds:.0f} s".format(**found[-1]))
+            write_result(args.out, dict(runs=found, select=args.select, provenance=provenance(seed=None)))
     return 0 if all(map(clean, found)) else 1
 
 

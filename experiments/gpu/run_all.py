@@ -1,0 +1,373 @@
+"""Everything that only a GPU can show, in one command: is it right, how fast is it, what does it learn.
+
+    python experiments/gpu/prepare.py --data kvasir_seg=PATH glas=PATH        # with a network, once
+    python experiments/gpu/run_all.py --budget 570 --out results/gpu/NAME     # on the GPU machine, without one
+
+Parts run in order of worth, each in a process of its own with a time limit of its own, so that one that hangs or fails
+costs only itself. Each leaves DIR/PART.json (status, seconds, result, provenance) and its output in DIR/log.txt; a part
+that is done is skipped when the command is given again, and the training goes on with the runs that are missing.
+"""
+
+import argparse
+import contextlib
+import csv
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+BROUGHT = Path(__file__).with_name("brought")  # of prepare.py; git ignores it
+TABLE = Path(__file__).with_name("runs.yaml")
+LOG = "log.txt"
+START_AND_SCORE = 30.0  # seconds of a run beside its training: imports, data, the test's scores
+PAIRS_AT_ONCE = 2  # four processes share the GPU; each pair's two networks have the same neighbours
+LEAST = 5.0  # seconds; no part begins with less
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process. "{out}" in the command stands for the file that it writes its result to, "{seconds}" for its limit
+    less a reserve; `collect` makes a result from the output of a process that writes none, or was killed before."""
+
+    name: str
+    limit: float  # seconds
+    command: Sequence[str]
+    collect: Callable[[str], dict] | None = None
+
+
+def python(*arguments: str) -> tuple[str, ...]:
+    return (sys.executable, *arguments)
+
+
+def tests_in(output: str) -> dict:
+    """What pytest -v has said of each test before its end: counts, and the names of those that failed."""
+    words = "PASSED|FAILED|ERROR|SKIPPED"
+    rows = re.findall(rf"^\[gw\d+\] \[ *\d+%\] ({words}) (\S.*)$", output, re.M)  # of several processes
+    rows += [(status, name) for name, status in re.findall(rf"^(tests/\S.*?) ({words})\b", output, re.M)]  # of one
+    found = {name.strip(): status for status, name in rows}
+    counts = {s.lower(): sum(x == s for x in found.values()) for s in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
+    return dict(counts, not_passed=sorted(name for name, s in found.items() if s in ("FAILED", "ERROR")))
+
+
+def ncu_rows(output: str) -> dict:
+    """The table of Nsight Compute's --csv output: one dict for each kernel."""
+    kernels: dict[tuple, dict] = {}
+    for row in csv.DictReader(line for line in output.splitlines() if line.startswith('"')):
+        if "Metric Name" not in row:
+            continue
+        kernel = kernels.setdefault((row["ID"], row["Kernel Name"]), {"kernel": row["Kernel Name"]})
+        kernel[f"{row['Metric Name']} [{row['Metric Unit']}]"] = row["Metric Value"]
+    return {"kernels": list(kernels.values())}
+
+
+METRICS = (
+    "gpu__time_duration.sum,dram__bytes_read.sum,dram__bytes_write.sum,lts__t_bytes.sum,"
+    "dram__throughput.avg.pct_of_peak_sustained_elapsed,sm__throughput.avg.pct_of_peak_sustained_elapsed,"
+    "sm__warps_active.avg.pct_of_peak_sustained_active,launch__registers_per_thread,launch__grid_size,"
+    "smsp__inst_executed.sum,smsp__inst_executed_pipe_xu.sum,smsp__inst_executed_pipe_fma.sum,"
+    "smsp__inst_executed_pipe_alu.sum,smsp__issue_active.avg.pct_of_peak_sustained_active,"
+    "smsp__average_warps_issue_stalled_long_scoreboard_per_issue_active.ratio,"
+    "smsp__average_warps_issue_stalled_barrier_per_issue_active.ratio,"
+    "smsp__average_warps_issue_stalled_math_pipe_throttle_per_issue_active.ratio,"
+    "smsp__average_warps_issue_stalled_mio_throttle_per_issue_active.ratio"
+)
+PROFILED = """
+import torch
+from rwkvlib import bi_wkv
+B, T, C = 24, 784, 576
+x = [torch.randn(*s, device="cuda") for s in ((C,), (C,), (B, T, C), (B, T, C))]
+x = [x[0] * 3 / T, x[1] / T, x[2], x[3]]
+x = [t.requires_grad_() for t in x]
+g = torch.randn(B, T, C, device="cuda")
+for i in range(2):
+    y = bi_wkv(*x, backend="cuda")
+    torch.autograd.grad(y, x, g)
+torch.cuda.synchronize()
+"""
+
+
+def plan(device: str) -> list[Part]:
+    """The parts on a GPU, the most important first."""
+    bench = "benchmarks/gpu/bench_cuda.py"
+
+    def measured(part: str, *more: str) -> tuple[str, ...]:
+        return python(bench, "--out", "{out}", "--budget-seconds", "{seconds}", "--parts", part, *more)
+
+    ncu = ("ncu", "--clock-control", "none", "--csv", "--metrics", METRICS, "-k", "regex:ward|sum_rows")
+    return [
+        Part("doctor", 60, python("-m", "rwkvlib", "doctor", "--json", "{out}")),
+        Part(
+            "tests",
+            100,
+            python("-m", "pytest", "-v", "-n", "8", "-p", "no:cacheprovider", "--color=no", "tests/gpu"),
+            tests_in,
+        ),
+        Part("operator", 100, measured("operator")),
+        Part("first_use", 60, measured("first_use")),
+        Part("sanitizer", 90, python("tests/gpu/sanitize.py", "--out", "{out}", "--at-once")),
+        Part("models", 90, measured("models")),
+        Part("training", 10_000, ()),  # `train_pairs`, for as long as there is time
+        Part("tuning", 60, measured("--tune")),
+        Part("profile", 40, (*ncu, *python("-c", PROFILED)), ncu_rows),
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ one process
+
+
+def environment() -> dict[str, str]:
+    """Of every process: the checkout first, then the packages that were brought along."""
+    paths = [str(ROOT), *([str(unpacked())] if (BROUGHT / "packages.tar.xz").exists() else [])]
+    more = os.environ.get("PYTHONPATH")
+    return os.environ | {"PYTHONPATH": os.pathsep.join(paths + ([more] if more else [])), "PYTHONUNBUFFERED": "1"}
+
+
+def unpacked() -> Path:
+    """The folder of the brought packages, unpacked once for each version of the archive."""
+    archive = BROUGHT / "packages.tar.xz"
+    folder = Path(tempfile.gettempdir()) / f"rwkvlib_packages_{archive.stat().st_size}_{os.getuid()}"
+    if not folder.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
+            with tarfile.open(archive) as tar:
+                tar.extractall(Path(partial) / "site", filter="data")
+            with contextlib.suppress(OSError):  # another process was first
+                (Path(partial) / "site").rename(folder)
+    return folder
+
+
+def start(command: Sequence[str], log: Path) -> subprocess.Popen:
+    """A process in a session of its own, so that all that it starts can be ended with it."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=environment(),
+            start_new_session=True,
+        )
+
+
+def stop(process: subprocess.Popen) -> None:
+    """End a process and whatever it has started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def wait(processes: Sequence[subprocess.Popen], seconds: float) -> None:
+    """Until all have ended, or the time is over, when those that are left are killed."""
+    end = time.monotonic() + seconds
+    try:
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, end - time.monotonic()))
+    finally:
+        for process in processes:
+            stop(process)
+
+
+def say(out: Path, line: str) -> None:
+    print(line, flush=True)
+    with (out / LOG).open("a", encoding="utf8") as log:
+        log.write(f"== {line}\n")
+
+
+def status_of(code: int, in_time: bool) -> str:
+    if not in_time:
+        return "out of time"
+    return "done" if code == 0 else f"killed by signal {-code}" if code < 0 else f"failed with {code}"
+
+
+def read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError):
+        return None
+
+
+def run_part(part: Part, out: Path, seconds: float) -> str:
+    """Run one part for at most so many seconds, and write its file. Returns its status."""
+    from rwkvlib.provenance import provenance, write_result
+
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        result, own_log = Path(folder) / "result.json", Path(folder) / "log"
+        values = dict(out=str(result), seconds=f"{max(1.0, seconds - 5):g}")
+        command = [re.sub(r"^\{(out|seconds)\}$", lambda m: values[m[1]], word) for word in part.command]
+        try:
+            process = start(command, own_log)
+        except OSError as error:  # a tool that is not installed
+            status, code = f"not started: {error}", None
+        else:
+            wait([process], seconds)
+            code = process.returncode
+            status = status_of(code, time.monotonic() - began < seconds)
+        output = own_log.read_text(encoding="utf8", errors="replace") if own_log.exists() else ""
+        with (out / LOG).open("a", encoding="utf8") as log:
+            log.write(output[-200_000:])
+        found = part.collect(output) if part.collect else read_json(result)
+    line = shlex.join(["python" if word == sys.executable else word for word in part.command])
+    entry = dict(part=part.name, status=status, exit_status=code, seconds=time.monotonic() - began, result=found)
+    write_result(out / f"{part.name}.json", dict(entry, provenance=provenance(None, line)))
+    return status
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def pairs(table: Path, brought: Path, device: str) -> list[list[dict]]:
+    """The runs of the table that have their data here, as tables of one run each, in pairs: seed by seed."""
+    import yaml
+
+    whole = yaml.safe_load(table.read_text(encoding="utf8"))
+    groups: dict[tuple, list[dict]] = {}
+    for seed in whole["seeds"]:
+        for name, run in whole["runs"].items():
+            recipe = yaml.safe_load((table.parent / run["config"]).read_text(encoding="utf8"))
+            data = run.get("data", recipe["data"])
+            if not data.startswith("synthetic"):
+                found = brought / f"{Path(data).name}.zip"
+                data = str(found) if found.exists() else str(ROOT / data)
+                if not Path(data).exists():
+                    continue
+            fields = dict(run, data=data, config=str((table.parent / run["config"]).resolve()))
+            single = {key: value for key, value in whole.items() if key not in ("runs", "seeds")}
+            key = (seed, name.rsplit("_", 1)[0])
+            groups.setdefault(key, []).append(dict(single, seeds=[seed], runs={name: fields}))
+    return list(groups.values())
+
+
+def name_of(run: dict) -> str:
+    return f"{next(iter(run['runs']))}_{run['seeds'][0]}"
+
+
+def train_pairs(table: Path, out: Path, brought: Path, seconds: float, device: str) -> str:
+    """Train and score as many pairs of the table as the time allows, and gather them in training.json."""
+    import yaml
+
+    from rwkvlib.provenance import provenance, write_result
+
+    end, folder = time.monotonic() + seconds, Path(tempfile.gettempdir()) / f"rwkvlib_runs_{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    earlier = read_json(out / "training.json") or {}
+    done: dict[str, dict] = (earlier.get("result") or {}).get("runs", {})
+    failed: dict[str, str] = {}
+    todo = [pair for pair in pairs(table, brought, device) if any(name_of(run) not in done for run in pair)]
+    status = "done"
+
+    def write() -> None:
+        result = dict(runs=done, failed=failed)
+        entry = dict(
+            part="training", status=status, result=result, provenance=provenance(None, f"sweep of {table.name}")
+        )
+        write_result(out / "training.json", entry)
+
+    while todo:
+        needed = START_AND_SCORE + max(run["budget_seconds"] for pair in todo[:PAIRS_AT_ONCE] for run in pair)
+        left = end - time.monotonic()
+        if left < needed:
+            status = f"the time did not do for {len(todo)} pairs"
+            break
+        now, todo = todo[:PAIRS_AT_ONCE], todo[PAIRS_AT_ONCE:]
+        runs = [run for pair in now for run in pair]
+        processes = []
+        for run in runs:
+            file = folder / f"{name_of(run)}.yaml"
+            file.write_text(yaml.safe_dump(run), encoding="utf8")
+            command = python("-m", "rwkvlib", "sweep", str(file), "--out", str(folder / name_of(run)))
+            processes.append(start(command, folder / f"{name_of(run)}.log"))
+        wait(processes, left)
+        for run, process in zip(runs, processes, strict=True):
+            name = name_of(run)
+            found = read_json(folder / name / f"{name}.json")
+            output = (folder / f"{name}.log").read_text(encoding="utf8", errors="replace")
+            with (out / LOG).open("a", encoding="utf8") as log:
+                log.write(f"== {name}\n{output[-20_000:]}\n")
+            if found is None:
+                failed[name] = status_of(process.returncode, True)
+                say(out, f"{name}: {failed[name]}: {output.strip().splitlines()[-1][:200] if output.strip() else ''}")
+                continue
+            csv = (folder / name / f"{name}.csv").read_text(encoding="utf8")
+            found["config"]["data"] = Path(found["config"]["data"]).stem
+            done[name] = dict(found, cases_csv=csv)
+            mean, steps = found["mean"]["dice"], found["log"][-1]["step"]
+            say(out, f"{name}: Dice {mean:.4f}, {steps} steps, {found['seconds']:.0f} s" if mean is not None else name)
+        write()
+    if failed:
+        status = f"failed: {', '.join(failed)}"
+    write()
+    return status
+
+
+# ------------------------------------------------------------------------------------------------ the whole
+
+
+def settled(out: Path, name: str) -> bool:
+    """Whether a part was done before. The training is only when no pair is left, which it finds out itself."""
+    entry = read_json(out / f"{name}.json")
+    return entry is not None and entry["status"] == "done" and name != "training"
+
+
+def run_all(
+    parts: Sequence[Part],
+    out: Path,
+    budget: float,
+    *,
+    table: Path = TABLE,
+    brought: Path = BROUGHT,
+    device: str = "cuda",
+) -> dict[str, str]:
+    """Run the parts that are not done yet, within so many seconds in all. Returns the status of each."""
+    end, statuses = time.monotonic() + budget, {}
+    out.mkdir(parents=True, exist_ok=True)
+    for part in parts:
+        left = end - time.monotonic()
+        if settled(out, part.name):
+            statuses[part.name] = "done before"
+        elif left < LEAST:
+            statuses[part.name] = "no time left"
+        elif part.name == "training":
+            statuses[part.name] = train_pairs(table, out, brought, left, device)
+        else:
+            began = time.monotonic()
+            statuses[part.name] = run_part(part, out, min(part.limit, left))
+            say(out, f"{part.name}: {statuses[part.name]} ({time.monotonic() - began:.0f} s)")
+            continue
+        say(out, f"{part.name}: {statuses[part.name]}")
+    return statuses
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is done there is skipped")
+    parser.add_argument("--budget", type=float, default=570, metavar="SECONDS", help="of all parts together")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order")
+    parser.add_argument("--table", type=Path, default=TABLE, help="of the training runs")
+    parser.add_argument("--brought", type=Path, default=BROUGHT, help="what prepare.py has gathered")
+    args = parser.parse_args(arguments)
+    for path in environment()["PYTHONPATH"].split(os.pathsep):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    known = {part.name: part for part in plan("cuda")}
+    unknown = set(args.parts or []) - set(known)
+    if unknown:
+        parser.error(f"--parts: expected any of {', '.join(known)}, got {', '.join(sorted(unknown))}")
+    parts = [known[name] for name in args.parts] if args.parts else list(known.values())
+    statuses = run_all(parts, args.out, args.budget, table=args.table, brought=args.brought)
+    return 0 if all(status in ("done", "done before") for status in statuses.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
