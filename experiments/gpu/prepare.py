@@ -2,10 +2,10 @@
 
     python experiments/gpu/prepare.py --data kvasir_seg=kvasir.zip glas=folder [--python 3.12]
 
-Writes experiments/gpu/brought/, which git ignores: packages.tar.xz (wheels of MONAI, kornia and einops, unpacked; that
-machine has PyTorch, numba, cuda-core, accelerate, scipy, pandas) and NAME.zip for each set, a folder or zip in the
-project's layout, with the committed splits. JPEG files stay as they are, or are packed without loss by jpegtran where
-that is installed. Prints the size together with the tracked files, which travel too.
+Writes experiments/gpu/brought/, which git ignores: packages-VERSION.tar.xz (wheels of MONAI, kornia and einops,
+unpacked; that machine has PyTorch, numba, cuda-core, accelerate, scipy, pandas) and NAME.zip for each set, a folder or
+zip in the project's layout, with the committed splits. JPEG files stay as they are, or are packed without loss by
+jpegtran where that is installed. Prints the size together with the tracked files, which travel too.
 """
 
 import argparse
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--python", default="3.12", help="version of Python on the GPU machine")
     args = parser.parse_args()
     BROUGHT.mkdir(exist_ok=True)
-    pack_packages(args.python, BROUGHT / "packages.tar.xz")
+    pack_packages(args.python, BROUGHT / f"packages-{args.python}.tar.xz")
     for given in args.data:
         name, found, path = given.partition("=")
         if not found:

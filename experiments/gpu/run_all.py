@@ -27,6 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 BROUGHT = Path(__file__).with_name("brought")  # of prepare.py; git ignores it
+ARCHIVE = BROUGHT / f"packages-{sys.version_info.major}.{sys.version_info.minor}.tar.xz"  # for another Python: not used
 TABLE = Path(__file__).with_name("runs.yaml")
 LOG = "log.txt"
 START_AND_SCORE = 30.0  # seconds of a run beside its training: imports, data, the test's scores
@@ -127,18 +128,23 @@ def plan(device: str) -> list[Part]:
 
 def environment() -> dict[str, str]:
     """Of every process: the checkout first, then the packages that were brought along."""
-    paths = [str(ROOT), *([str(unpacked())] if (BROUGHT / "packages.tar.xz").exists() else [])]
-    more = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": os.pathsep.join(paths + ([more] if more else [])), "PYTHONUNBUFFERED": "1"}
+    paths, more = [str(ROOT)], os.environ.get("PYTHONPATH")
+    if ARCHIVE.exists():
+        paths.append(str(unpacked()))
+    threads = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 4))}  # up to four processes at a time
+    return (
+        threads
+        | os.environ
+        | {"PYTHONPATH": os.pathsep.join(paths + ([more] if more else [])), "PYTHONUNBUFFERED": "1"}
+    )
 
 
 def unpacked() -> Path:
     """The folder of the brought packages, unpacked once for each version of the archive."""
-    archive = BROUGHT / "packages.tar.xz"
-    folder = Path(tempfile.gettempdir()) / f"rwkvlib_packages_{archive.stat().st_size}_{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"rwkvlib_packages_{ARCHIVE.stat().st_size}_{os.getuid()}"
     if not folder.exists():
         with tempfile.TemporaryDirectory(dir=folder.parent) as partial:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(ARCHIVE) as tar:
                 tar.extractall(Path(partial) / "site", filter="data")
             with contextlib.suppress(OSError):  # another process was first
                 (Path(partial) / "site").rename(folder)
