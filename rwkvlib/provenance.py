@@ -59,18 +59,20 @@ def library_versions() -> dict[str, str]:
 def git_commit(folder: Path | str | None = None) -> str | None:
     """Return the commit of the checkout around `folder`, with `-dirty` after uncommitted changes, or None outside one.
 
-    Outside one, as where a tree was copied without its history, the variable RWKVLIB_COMMIT may name the commit.
+    The variable RWKVLIB_COMMIT, where it is set, names the commit instead: of a tree that was copied elsewhere without
+    its history, or with that of another commit.
 
     Args:
         folder: where to look; default: the folder of this library, not the one the process happens to run in.
     """
     command = ["git", "-C", str(folder or Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=40"]
-    stated = os.environ.get("RWKVLIB_COMMIT") or None
+    if os.environ.get("RWKVLIB_COMMIT"):
+        return os.environ["RWKVLIB_COMMIT"]
     try:
         result = subprocess.run([*command, "--exclude=*"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
-        return stated
-    return result.stdout.strip() or stated if result.returncode == 0 else stated
+        return None
+    return result.stdout.strip() or None if result.returncode == 0 else None
 
 
 def provenance(seed: int | None, command: str | None = None) -> dict[str, Any]:

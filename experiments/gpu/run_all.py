@@ -21,7 +21,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,8 @@ def tests_in(output: str) -> dict:
     """What pytest -v has said of each test before its end: counts, and the names of those that failed."""
     words = "PASSED|FAILED|ERROR|SKIPPED"
     rows = re.findall(rf"^\[gw\d+\] \[ *\d+%\] ({words}) (\S.*)$", output, re.M)  # of several processes
-    rows += [(status, name) for name, status in re.findall(rf"^(tests/\S.*?) ({words})\b", output, re.M)]  # of one
+    if not rows:
+        rows = [(status, name) for name, status in re.findall(rf"^(tests/\S.*?) ({words})\b", output, re.M)]
     found = {name.strip(): status for status, name in rows}
     counts = {s.lower(): sum(x == s for x in found.values()) for s in ("PASSED", "FAILED", "ERROR", "SKIPPED")}
     return dict(counts, not_passed=sorted(name for name, s in found.items() if s in ("FAILED", "ERROR")))
@@ -196,9 +197,13 @@ def status_of(code: int, in_time: bool) -> str:
     return "done" if code == 0 else f"killed by signal {-code}" if code < 0 else f"failed with {code}"
 
 
-def read_json(path: Path) -> dict | None:
+def read_json(path: Path, replace: Mapping[str, str] | None = None) -> dict | None:
+    """What a file holds, or None where there is none or it is cut; paths of this machine replaced."""
     try:
-        return json.loads(path.read_text(encoding="utf8"))
+        text = path.read_text(encoding="utf8")
+        for old, new in (replace or {}).items():
+            text = text.replace(old, new)
+        return json.loads(text)
     except (OSError, ValueError):
         return None
 
@@ -223,7 +228,11 @@ def run_part(part: Part, out: Path, seconds: float) -> str:
         output = own_log.read_text(encoding="utf8", errors="replace") if own_log.exists() else ""
         with (out / LOG).open("a", encoding="utf8") as log:
             log.write(output[-200_000:])
-        found = part.collect(output) if part.collect else read_json(result)
+        found = (
+            part.collect(output)
+            if part.collect
+            else read_json(result, {str(result): f"{part.name}.json", f"{ROOT}/": ""})
+        )
     line = shlex.join(["python" if word == sys.executable else word for word in part.command])
     entry = dict(part=part.name, status=status, exit_status=code, seconds=time.monotonic() - began, result=found)
     write_result(out / f"{part.name}.json", dict(entry, provenance=provenance(None, line)))

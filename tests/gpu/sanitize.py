@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -50,9 +51,19 @@ def errors_in(report: str) -> int | None:
     return sum(int(a or b) for a, b in lines) if lines else None
 
 
+def kinds_of_errors(report: str) -> dict[str, int]:
+    """How often each first line of an error stands in a report: "Invalid __global__ read of size 4 bytes" and so on."""
+    lines = re.findall(
+        r"^========= ((?:Invalid|Program hit|Error|Race|Warning|Uninitialized|Barrier)[^\n]*)", report, re.M
+    )
+    return dict(Counter(re.sub(r"0x[0-9a-f]+", "0x", line) for line in lines).most_common(20))
+
+
 def run(sanitizer: str, tool: str, select: str) -> dict:
     """Run one tool over the selected tests."""
     command = [sanitizer, "--tool", tool, "--error-exitcode", "9", "--target-processes", "application-only"]
+    if tool == "memcheck":  # PyTorch asks the driver for things that it may not have, and handles the refusal
+        command += ["--report-api-errors", "no"]
     command += [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE), "-k", select]
     # Every tensor an allocation of its own, or reading past one's end would meet the next and not be seen.
     environment = os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
@@ -66,6 +77,7 @@ def run(sanitizer: str, tool: str, select: str) -> dict:
         exit_status=done.returncode,
         tests_passed=int(tests[1]) if tests else 0,
         seconds=time.perf_counter() - start,
+        kinds=kinds_of_errors(report),
         end_of_report=report[-2000:],
     )
 
