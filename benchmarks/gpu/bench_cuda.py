@@ -45,7 +45,7 @@ TS = (196, 784, 1024, 4096, 16384, 65536)
 BATCHES = {196: 24, 784: 24, 1024: 24, 4096: 4}  # beside B = 1, which every T has
 HEAD = 64  # channels of an attention head
 MODEL_SIZES = (256, 224, 512)
-MODEL_BATCH = {224: 24, 256: 24, 512: 8}  # halved where memory does not do
+MODEL_BATCH = {64: 2, 224: 24, 256: 24, 512: 8}  # halved where memory does not do; 64: of rehearsals
 COMPILE_SECONDS = 60.0  # expected of the first torch.compile, for the budget; then what the longest has taken
 TUNE_CASES = ((24, 784, 576), (1, 16384, 768), (24, 196, 960))
 TUNE_SETTINGS = [(segments, tokens) for segments in (4, 8, 16) for tokens in (4, 8, 12, 16)]
@@ -110,6 +110,23 @@ class Clock:
         function()
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated() - before
+
+
+class CpuClock(Clock):
+    """One call of each function, by the host's clock: for rehearsals without a device."""
+
+    def __init__(self):
+        self.seconds, self.rounds = 0.0, (1, 1)
+
+    def once(self, function: Callable) -> tuple[float, float]:
+        start = time.perf_counter()
+        function()
+        seconds = time.perf_counter() - start
+        return seconds, seconds
+
+    def peak(self, function: Callable) -> int:
+        function()
+        return 1
 
 
 class Report:
@@ -691,7 +708,13 @@ def find_device() -> torch.device:
     return device
 
 
+REHEARSED = (Case(2, 12, 5), Case(1, 7, 65, "bfloat16"))
+REHEARSED_MODELS = tuple(ModelCase(name, 64, "float32", "eager", "inference") for name in (OWN[0], BASELINES[0]))
+
+
 def describe(device: torch.device) -> dict:
+    if device.type != "cuda":
+        return dict(name="none: a rehearsal", multiprocessors=0)
     properties = torch.cuda.get_device_properties(device)
     return dict(
         name=properties.name,
@@ -711,16 +734,20 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--budget-seconds", type=float, default=540)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="default: all")
     parser.add_argument("--tune", action="store_true", help="also time other block sizes")
+    parser.add_argument("--rehearse", action="store_true", help="tiny shapes on the CPU; its times say nothing")
     args = parser.parse_args(arguments)
-    device = find_device()
+    device = torch.device("cpu") if args.rehearse else find_device()
     command = f"python benchmarks/gpu/bench_cuda.py {' '.join(sys.argv[1:] if arguments is None else arguments)}"
-    report, clock = Report(args.out, args.budget_seconds, command.strip()), Clock(device)
+    report = Report(args.out, args.budget_seconds, command.strip())
+    clock = CpuClock() if args.rehearse else Clock(device)
+    cases, models = (REHEARSED, REHEARSED_MODELS) if args.rehearse else (operator_cases(), model_cases())
+    call = functools.partial(first_call, device="cpu", backend="tree") if args.rehearse else first_call
     report.result["device"] = describe(device)
     parts = {
-        "operator": lambda: operator_part(report, clock, device, operator_cases()),
-        "first_use": lambda: first_use_part(report),
+        "operator": lambda: operator_part(report, clock, device, cases),
+        "first_use": lambda: first_use_part(report, call, repeats=1 if args.rehearse else 3),
         "tuning": lambda: tuning_part(report, clock, device),
-        "models": lambda: models_part(report, clock, device, model_cases()),
+        "models": lambda: models_part(report, clock, device, models),
     }
     for name, part in parts.items():
         if name in args.parts or (name == "tuning" and args.tune):

@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import csv
 import json
+import math
 import os
 import re
 import shlex
@@ -21,7 +22,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 BROUGHT = Path(__file__).with_name("brought")  # of prepare.py; git ignores it
 ARCHIVE = BROUGHT / f"packages-{sys.version_info.major}.{sys.version_info.minor}.tar.xz"  # for another Python: not used
 TABLE = Path(__file__).with_name("runs.yaml")
+REHEARSAL = Path(__file__).with_name("rehearsal.yaml")
 LOG = "log.txt"
 START_AND_SCORE = 30.0  # seconds of a run beside its training: imports, data, the test's scores
 PAIRS_AT_ONCE = 2  # four processes share the GPU; each pair's two networks have the same neighbours
@@ -98,27 +100,24 @@ torch.cuda.synchronize()
 """
 
 
-def plan(device: str) -> list[Part]:
-    """The parts on a GPU, the most important first."""
-    bench = "benchmarks/gpu/bench_cuda.py"
+def plan(rehearse: bool = False) -> list[Part]:
+    """The parts on a GPU, the most important first; or with tiny shapes on a CPU, where what needs a GPU fails."""
+    tiny = ("--rehearse",) if rehearse else ()
 
     def measured(part: str, *more: str) -> tuple[str, ...]:
+        bench = "benchmarks/gpu/bench_cuda.py"
         return python(bench, "--out", "{out}", "--budget-seconds", "{seconds}", "--parts", part, *more)
 
+    tests = ("tests/gpu/test_sanitize.py", "-n", "2") if rehearse else ("tests/gpu", "-n", "8")
     ncu = ("ncu", "--clock-control", "none", "--csv", "--metrics", METRICS, "-k", "regex:ward|sum_rows")
     return [
         Part("doctor", 60, python("-m", "rwkvlib", "doctor", "--json", "{out}")),
-        Part(
-            "tests",
-            100,
-            python("-m", "pytest", "-v", "-n", "8", "-p", "no:cacheprovider", "--color=no", "tests/gpu"),
-            tests_in,
-        ),
-        Part("operator", 100, measured("operator")),
-        Part("first_use", 60, measured("first_use")),
+        Part("tests", 100, python("-m", "pytest", "-v", "-p", "no:cacheprovider", "--color=no", *tests), tests_in),
+        Part("operator", 100, measured("operator", *tiny)),
+        Part("first_use", 60, measured("first_use", *tiny)),
         Part("sanitizer", 90, python("tests/gpu/sanitize.py", "--out", "{out}", "--at-once")),
-        Part("models", 90, measured("models")),
-        Part("training", 10_000, ()),  # `train_pairs`, for as long as there is time
+        Part("models", 90, measured("models", *tiny)),
+        Part("training", math.inf, ()),  # `train_pairs`, for as long as there is time
         Part("tuning", 60, measured("--tune")),
         Part("profile", 40, (*ncu, *python("-c", PROFILED)), ncu_rows),
     ]
@@ -242,7 +241,7 @@ def run_part(part: Part, out: Path, seconds: float) -> str:
 # ------------------------------------------------------------------------------------------------ training
 
 
-def pairs(table: Path, brought: Path, device: str) -> list[list[dict]]:
+def pairs(table: Path, brought: Path) -> list[list[dict]]:
     """The runs of the table that have their data here, as tables of one run each, in pairs: seed by seed."""
     import yaml
 
@@ -251,7 +250,7 @@ def pairs(table: Path, brought: Path, device: str) -> list[list[dict]]:
     for seed in whole["seeds"]:
         for name, run in whole["runs"].items():
             recipe = yaml.safe_load((table.parent / run["config"]).read_text(encoding="utf8"))
-            data = run.get("data", recipe["data"])
+            data = run.get("data") or recipe["data"]
             if not data.startswith("synthetic"):
                 found = brought / f"{Path(data).name}.zip"
                 data = str(found) if found.exists() else str(ROOT / data)
@@ -268,62 +267,59 @@ def name_of(run: dict) -> str:
     return f"{next(iter(run['runs']))}_{run['seeds'][0]}"
 
 
-def train_pairs(table: Path, out: Path, brought: Path, seconds: float, device: str) -> str:
-    """Train and score as many pairs of the table as the time allows, and gather them in training.json."""
+def train_at_once(runs: Sequence[dict], folder: Path, seconds: float) -> Iterator[tuple[str, dict | None, str, str]]:
+    """Train and score some runs at the same time. Yields of each its name, result (None: there is none), status and
+    output."""
     import yaml
 
+    processes = []
+    for run in runs:
+        file = folder / f"{name_of(run)}.yaml"
+        file.write_text(yaml.safe_dump(run), encoding="utf8")
+        command = python("-m", "rwkvlib", "sweep", str(file), "--out", str(folder / name_of(run)))
+        processes.append(start(command, folder / f"{name_of(run)}.log"))
+    wait(processes, seconds)
+    for run, process in zip(runs, processes, strict=True):
+        name = name_of(run)
+        found = read_json(folder / name / f"{name}.json")
+        if found is not None:
+            found["config"]["data"] = Path(found["config"]["data"]).stem
+            found["cases_csv"] = (folder / name / f"{name}.csv").read_text(encoding="utf8")
+        output = (folder / f"{name}.log").read_text(encoding="utf8", errors="replace")
+        yield name, found, status_of(process.returncode, True), output
+
+
+def train_pairs(table: Path, out: Path, brought: Path, seconds: float) -> str:
+    """Train and score as many pairs of the table as the time allows, and gather them in training.json."""
     from rwkvlib.provenance import provenance, write_result
 
-    end, folder = time.monotonic() + seconds, Path(tempfile.gettempdir()) / f"rwkvlib_runs_{os.getpid()}"
-    folder.mkdir(exist_ok=True)
-    earlier = read_json(out / "training.json") or {}
-    done: dict[str, dict] = (earlier.get("result") or {}).get("runs", {})
-    failed: dict[str, str] = {}
-    todo = [pair for pair in pairs(table, brought, device) if any(name_of(run) not in done for run in pair)]
-    status = "done"
+    end, failed = time.monotonic() + seconds, {}
+    done = ((read_json(out / "training.json") or {}).get("result") or {}).get("runs", {})
+    todo = [pair for pair in pairs(table, brought) if any(name_of(run) not in done for run in pair)]
+    origin = provenance(None, f"python experiments/gpu/run_all.py --parts training --table {table.name}")
 
-    def write() -> None:
-        result = dict(runs=done, failed=failed)
-        entry = dict(
-            part="training", status=status, result=result, provenance=provenance(None, f"sweep of {table.name}")
-        )
+    def write(status: str) -> str:
+        entry = dict(part="training", status=status, result=dict(runs=done, failed=failed), provenance=origin)
         write_result(out / "training.json", entry)
+        return status
 
     while todo:
-        needed = START_AND_SCORE + max(run["budget_seconds"] for pair in todo[:PAIRS_AT_ONCE] for run in pair)
-        left = end - time.monotonic()
-        if left < needed:
-            status = f"the time did not do for {len(todo)} pairs"
-            break
-        now, todo = todo[:PAIRS_AT_ONCE], todo[PAIRS_AT_ONCE:]
-        runs = [run for pair in now for run in pair]
-        processes = []
-        for run in runs:
-            file = folder / f"{name_of(run)}.yaml"
-            file.write_text(yaml.safe_dump(run), encoding="utf8")
-            command = python("-m", "rwkvlib", "sweep", str(file), "--out", str(folder / name_of(run)))
-            processes.append(start(command, folder / f"{name_of(run)}.log"))
-        wait(processes, left)
-        for run, process in zip(runs, processes, strict=True):
-            name = name_of(run)
-            found = read_json(folder / name / f"{name}.json")
-            output = (folder / f"{name}.log").read_text(encoding="utf8", errors="replace")
-            with (out / LOG).open("a", encoding="utf8") as log:
-                log.write(f"== {name}\n{output[-20_000:]}\n")
-            if found is None:
-                failed[name] = status_of(process.returncode, True)
-                say(out, f"{name}: {failed[name]}: {output.strip().splitlines()[-1][:200] if output.strip() else ''}")
-                continue
-            csv = (folder / name / f"{name}.csv").read_text(encoding="utf8")
-            found["config"]["data"] = Path(found["config"]["data"]).stem
-            done[name] = dict(found, cases_csv=csv)
-            mean, steps = found["mean"]["dice"], found["log"][-1]["step"]
-            say(out, f"{name}: Dice {mean:.4f}, {steps} steps, {found['seconds']:.0f} s" if mean is not None else name)
-        write()
-    if failed:
-        status = f"failed: {', '.join(failed)}"
-    write()
-    return status
+        now, left = todo[:PAIRS_AT_ONCE], end - time.monotonic()
+        if left < START_AND_SCORE + max(run["budget_seconds"] for pair in now for run in pair):
+            return write(f"the time did not do for {len(todo)} pairs")
+        todo = todo[PAIRS_AT_ONCE:]
+        with tempfile.TemporaryDirectory() as folder:
+            for name, found, status, output in train_at_once([r for pair in now for r in pair], Path(folder), left):
+                with (out / LOG).open("a", encoding="utf8") as log:
+                    log.write(f"== {name}\n{output[-20_000:]}\n")
+                if found is None:
+                    failed[name] = status
+                    say(out, f"{name}: {status}: {(output.strip().splitlines() or [''])[-1][:200]}")
+                    continue
+                done[name] = found
+                say(out, f"{name}: mean scores {found['mean']}, {found['log'][-1]['step']} steps")
+        write("running")
+    return write(f"failed: {', '.join(failed)}" if failed else "done")
 
 
 # ------------------------------------------------------------------------------------------------ the whole
@@ -342,7 +338,6 @@ def run_all(
     *,
     table: Path = TABLE,
     brought: Path = BROUGHT,
-    device: str = "cuda",
 ) -> dict[str, str]:
     """Run the parts that are not done yet, within so many seconds in all. Returns the status of each."""
     end, statuses = time.monotonic() + budget, {}
@@ -354,7 +349,7 @@ def run_all(
         elif left < LEAST:
             statuses[part.name] = "no time left"
         elif part.name == "training":
-            statuses[part.name] = train_pairs(table, out, brought, left, device)
+            statuses[part.name] = train_pairs(table, out, brought, left)
         else:
             began = time.monotonic()
             statuses[part.name] = run_part(part, out, min(part.limit, left))
@@ -370,17 +365,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--budget", type=float, default=570, metavar="SECONDS", help="of all parts together")
     parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order")
     parser.add_argument("--table", type=Path, default=TABLE, help="of the training runs")
+    parser.add_argument("--rehearse", action="store_true", help="the plan on a CPU, with tiny shapes; needs no GPU")
     parser.add_argument("--brought", type=Path, default=BROUGHT, help="what prepare.py has gathered")
     args = parser.parse_args(arguments)
     for path in environment()["PYTHONPATH"].split(os.pathsep):
         if path not in sys.path:
             sys.path.insert(0, path)
-    known = {part.name: part for part in plan("cuda")}
+    known = {part.name: part for part in plan(args.rehearse)}
     unknown = set(args.parts or []) - set(known)
     if unknown:
         parser.error(f"--parts: expected any of {', '.join(known)}, got {', '.join(sorted(unknown))}")
     parts = [known[name] for name in args.parts] if args.parts else list(known.values())
-    statuses = run_all(parts, args.out, args.budget, table=args.table, brought=args.brought)
+    table = REHEARSAL if args.rehearse and args.table == TABLE else args.table
+    statuses = run_all(parts, args.out, args.budget, table=table, brought=args.brought)
     return 0 if all(status in ("done", "done before") for status in statuses.values()) else 1
 
 
