@@ -9,6 +9,8 @@ from torch import Tensor
 
 from .predict import normalise
 
+OLDEST_OPSET = 18
+
 
 class _FromImage(nn.Module):
     """The model with `normalise` before it: what is forgotten most easily where the file is used."""
@@ -38,7 +40,8 @@ def export_onnx(
         model: of `build_model`, in eval mode, float32, on the CPU.
         size: of the image in pixels, (height, width) or one number for both: multiples of the model's divisor.
         channels: of the image; None: the model's own, 3 where it does not say.
-        opset_version: of ONNX's operators, for a runtime that does not know the newest; None: the exporter's choice.
+        opset_version: of ONNX's operators, for a runtime that does not know the newest; 18 at least, as PyTorch's
+            exporter writes no older one. None: its choice.
 
     Raises:
         ValueError: a model in training mode, elsewhere or of another dtype, such a size, other channels than the
@@ -62,6 +65,8 @@ def export_onnx(
     channels = own or 3 if channels is None else channels
     if own and channels != own:
         raise ValueError(f"channels: expected {own}, as the model takes, got {channels}")
+    if opset_version is not None and opset_version < OLDEST_OPSET:
+        raise ValueError(f"opset_version: expected at least {OLDEST_OPSET}, got {opset_version}")
     path = Path(path)
     example = torch.zeros(2, channels, height, width)  # of 2: PyTorch takes a batch of 1 for a constant
     with warnings.catch_warnings(), torch.no_grad():
@@ -76,6 +81,11 @@ def export_onnx(
             dynamo=True,
             optimize=False,  # takes minutes, and onnxruntime does it when it loads the file
             verbose=False,
+        )
+    written = program.model.opset_imports[""]
+    if opset_version not in (None, written):  # where it cannot convert, the exporter only logs that
+        raise ValueError(
+            f"opset_version: expected one that the exporter can write, such as {written}, got {opset_version}"
         )
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # where each line of code lies on this machine: twice the weights' size
