@@ -1,38 +1,72 @@
 """What each network costs on a CPU: parameters, multiply-accumulates, seconds and memory for one image, by image size.
 
-Two threads, float32, BatchNorm folded and channels last for RWKV-UNet (what `predict_files` does), MONAI's as they
-are. Times are medians, interleaved: one round after another, so that a disturbance meets all of them. Memory is the
-largest resident set of a process of its own while it computes, less what it held before (Linux only). Writes
-results/bench/efficiency_cpu.json.
+Timed is what users run: `rwkvlib.predict` of the `inference_copy` that `predict_files` and `evaluate` make of a model.
+Beside it stand the same of the model as it was built, and for some networks onnxruntime with the exported file. Two
+threads, float32. Times are medians, interleaved: one round after another, so that a disturbance meets all of them.
+Memory is the largest resident set of a process of its own while it computes, less what it held before (Linux only).
+Chapters 13 and 16 read the one file that this writes, results/bench/efficiency_cpu.json.
 """
 
 import argparse
+import logging
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import onnxruntime
 import torch
 
+from rwkvlib import predict
 from rwkvlib.analysis import count_macs, count_parameters
-from rwkvlib.engine.predict import fold_batchnorm
+from rwkvlib.engine.export import export_onnx
+from rwkvlib.engine.predict import inference_copy
 from rwkvlib.models.baselines import build_model
 from rwkvlib.provenance import provenance, write_result
 
 MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "attention_unet", "basic_unet_plus_plus", "swin_unetr"]
 MODELS += ["dyn_unet"]
+EXPORTED = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet"]  # minutes for each of the others
 
 
-def ready(name: str) -> torch.nn.Module:
+def built(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    model = build_model(name).eval()
-    return fold_batchnorm(model).to(memory_format=torch.channels_last) if name.startswith("rwkv") else model
+    return build_model(name).eval()
 
 
-@torch.inference_mode()
-def run(model: torch.nn.Module, size: int) -> None:
-    model(torch.zeros(1, 3, size, size).contiguous(memory_format=torch.channels_last))
+def image(size: int) -> torch.Tensor:
+    return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def exported(model: torch.nn.Module, size: int, threads: int) -> tuple[Callable[[], object], dict]:
+    """What runs the model's ONNX file on one image, and how that file came out."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        path = export_onnx(model, f"{folder}/model.onnx", size)
+        found = dict(export_seconds=time.perf_counter() - start, megabytes=path.stat().st_size / 1e6)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    inputs = {"image": image(size).numpy()}
+    run = lambda: session.run(["logits"], inputs)[0]  # noqa: E731
+    found["largest_difference"] = (torch.from_numpy(run()) - predict(model, image(size))).abs().max().item()
+    return run, found
+
+
+def forms(name: str, size: int, with_onnx: bool, threads: int) -> tuple[dict[str, Callable[[], object]], dict | None]:
+    """The ways to run a network on one image, and of its ONNX file what `exported` says."""
+    model, x = built(name), image(size)
+    fast = inference_copy(model)
+    ways = {"seconds": lambda: predict(fast, x)}
+    if fast is not model:
+        ways["as_built"] = lambda: predict(model, x)
+    file = None
+    if with_onnx:
+        ways["onnx"], file = exported(model, size, threads)
+    return ways, file
 
 
 def peak_mib(name: str, size: int) -> float:
@@ -43,11 +77,11 @@ def peak_mib(name: str, size: int) -> float:
 
 def memory_of(name: str, size: int) -> float:
     """MiB that the first image takes above the model and the libraries; a small one before it starts all of them."""
-    model = ready(name)
-    run(model, 64)
+    model = inference_copy(built(name))
+    predict(model, image(64))
     Path("/proc/self/clear_refs").write_text("5")  # the mark of the largest set starts anew
     before = resident("VmRSS")
-    run(model, size)
+    predict(model, image(size))
     return resident("VmHWM") - before
 
 
@@ -62,38 +96,46 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 256, 512])
     parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument(
+        "--onnx", nargs="*", default=EXPORTED, metavar="MODEL", help="of which onnxruntime is timed too"
+    )
     parser.add_argument("--memory-of", nargs=2, metavar=("MODEL", "SIZE"), help="print the MiB of one image and stop")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", default=Path(__file__).parents[1] / "results/bench/efficiency_cpu.json")
     args = parser.parse_args()
-    torch.set_num_threads(2)
+    torch.set_num_threads(args.threads)
     if args.memory_of:
         print(memory_of(args.memory_of[0], int(args.memory_of[1])))
         return
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which operators of torchvision it does without
     origin = provenance(0, f"python benchmarks/bench_efficiency.py {' '.join(sys.argv[1:])}".strip())
-    models = {name: ready(name) for name in args.models}
     rows = []
     for size in args.sizes:
-        seconds = {name: [] for name in models}
+        ready = {name: forms(name, size, name in args.onnx, args.threads) for name in args.models}
+        seconds = {(name, way): [] for name, (ways, _) in ready.items() for way in ways}
         for i in range(args.repeats + 1):
-            for name, model in models.items():
+            for name, way in seconds:
                 start = time.perf_counter()
-                run(model, size)
+                ready[name][0][way]()
                 if i:  # the first round warms up
-                    seconds[name].append(time.perf_counter() - start)
-        for name in models:
-            whole = build_model(name)
-            whole, times = build_model(name), seconds[name]
+                    seconds[name, way].append(time.perf_counter() - start)
+        for name, (_, file) in ready.items():
+            whole, times = build_model(name), seconds[name, "seconds"]
             row = dict(model=name, size=size, parameters=count_parameters(whole))
             row |= dict(macs=count_macs(whole, (1, 3, size, size)), seconds=statistics.median(times))
             row |= dict(fastest=min(times), slowest=max(times), peak_mib=peak_mib(name, size))
+            row["seconds_as_built"] = statistics.median(seconds.get((name, "as_built"), times))
+            row["onnx"] = file and dict(seconds=statistics.median(seconds[name, "onnx"]), **file)
             rows.append(row)
             print(
                 f"{size:4} {name:22}{row['parameters'] / 1e6:6.1f} M {row['macs'] / 1e9:7.2f} GMACs "
-                f"{1000 * row['seconds']:7.0f} ms {row['peak_mib']:7.0f} MiB "
-                f"{row['seconds'] / statistics.median(seconds[args.models[0]]):6.2f} x {args.models[0]}",
+                f"{1000 * row['seconds']:7.0f} ms ({1000 * row['seconds_as_built']:.0f} as built"
+                + (f", {1000 * row['onnx']['seconds']:.0f} by onnxruntime) " if file else ") ")
+                + f"{row['peak_mib']:7.0f} MiB",
                 flush=True,
             )
-    write_result(args.out, dict(unit="seconds, median", repeats=args.repeats, threads=2, rows=rows, provenance=origin))
+    result = dict(unit="seconds, median", repeats=args.repeats, threads=args.threads, rows=rows)
+    print("written:", write_result(args.out, result | dict(onnxruntime=onnxruntime.__version__, provenance=origin)))
 
 
 if __name__ == "__main__":

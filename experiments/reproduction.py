@@ -53,8 +53,8 @@ def protocol(run: Path, config: dict, out: Path) -> None:
     size of training, masks resized by nearest neighbour, undefined scores left out, MONAI's HD95, no flips, weights
     chosen on validation.
 
-    Columns of the CSV: ``dice_RULE`` and ``hd95_RULE`` for the rules flips (averaged over mirror images), paper (the
-    published code's rules, at the size of training), own_size (strict, at the files' size), paper_own_size.
+    Columns of the CSV: ``dice_RULE`` and ``hd95_RULE`` for the rules flips (averaged over mirror images), published
+    (the published code's, at the size of training), own_size (strict, at the files' size), published_own_size.
     In the JSON: the mean Dice on validation and test at each validation of the training.
     """
     origin = provenance(config["seed"], "python experiments/reproduction.py protocol")
@@ -64,9 +64,9 @@ def protocol(run: Path, config: dict, out: Path) -> None:
     large = load_data(config["data"], "test", **options)
     rules = {
         "flips": evaluate(model, small, flips=True),
-        "paper": evaluate(model, small, protocol="paper"),
+        "published": evaluate(model, small, protocol="published"),
         "own_size": evaluate(model, large, size=config["size"]),
-        "paper_own_size": evaluate(model, large, size=config["size"], protocol="paper"),
+        "published_own_size": evaluate(model, large, size=config["size"], protocol="published"),
     }
     keys = ["name", "class"]
     cases = rules["flips"].drop(columns=["dice", "iou", "hd95", "sensitivity", "specificity", "predicted", "hd95_unit"])
@@ -90,7 +90,7 @@ def empty(run: Path, config: dict, out: Path) -> None:
     of both kinds of case: the single slice, and the volume (of a patient, at one time of the heartbeat).
 
     Columns of the CSV: kind (slice or volume), name, class, patient, truth, predicted, and each of dice and hd95 by
-    the strict rules and, with _paper, by the published ones.
+    the strict rules and, with _published, by the published code's.
     """
     origin = provenance(config["seed"], "python experiments/reproduction.py empty")
     model, _ = load_checkpoint(run / "model.safetensors")
@@ -99,17 +99,17 @@ def empty(run: Path, config: dict, out: Path) -> None:
     volumes = items["patient"].astype(str) + "_" + items["frame"].astype(str)
     parts = []
     for kind, table in {"slice": items, "volume": items.assign(volume=volumes)}.items():
-        strict, paper = (evaluate(model, replace(slices, items=table), protocol=p) for p in ("strict", "paper"))
+        strict, published = (evaluate(model, replace(slices, items=table), protocol=p) for p in ("strict", "published"))
         strict = strict[["name", "class", "patient", "truth", "predicted", "dice", "hd95"]]
         both = strict.merge(
-            paper[["name", "class", "dice", "hd95"]],
+            published[["name", "class", "dice", "hd95"]],
             on=["name", "class"],
-            suffixes=("", "_paper"),
+            suffixes=("", "_published"),
             validate="one_to_one",
         )
         parts.append(both.assign(kind=kind))
     cases = pd.concat(parts)
-    means = cases.groupby("kind")[["dice", "dice_paper", "hd95", "hd95_paper"]].mean()
+    means = cases.groupby("kind")[["dice", "dice_published", "hd95", "hd95_published"]].mean()
     result = dict(name=run.name, data=Path(config["data"]).name, data_hash=slices.sha256())
     write(out, run.name, cases, result | dict(mean=means.to_dict("index"), provenance=origin))
 

@@ -84,7 +84,7 @@ class TrainConfig(Recipe):
     split: str = "split"  # the column of items.csv that holds train, validation, test
     validation: str | None = "validation"  # its value for the validation images; None: there are none
     loss: str = "binary"  # a name of `rwkvlib.engine.losses`
-    protocol: Literal["strict", "paper"] = "strict"  # of the scores, see `rwkvlib.engine.metrics`
+    protocol: Literal["strict", "published"] = "strict"  # of the scores, see `rwkvlib.engine.metrics`
     pretrained: str | None = None  # a checkpoint of an encoder, see `load_encoder`
 
     def __post_init__(self):
@@ -132,6 +132,8 @@ def load_config(path: str | Path, settings: typing.Sequence[str] = ()) -> Recipe
     task = values.pop("task", "segment")
     if task not in TASKS:
         raise ValueError(f"task: {_unknown(task, TASKS)}")
+    if values.get("protocol") == "paper":  # its old name
+        values["protocol"] = "published"
     values = check(TASKS[task], values)
     if "data" not in values:
         raise ValueError(f"data: expected a data set in {str(path)!r} or as data=PATH, got none")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from rwkvlib.models.baselines import BASELINES
 
@@ -25,7 +26,7 @@ def test_all_networks_are_in_it(bench):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read from /proc")
 def test_rows_hold_counts_and_measurements(bench, monkeypatch, tmp_path):
     out = tmp_path / "out.json"
-    options = ["--sizes", "64", "256", "--models", "unet", "--repeats", "1", "--out", str(out)]
+    options = ["--sizes", "64", "256", "--models", "unet", "--onnx", "--repeats", "1", "--out", str(out)]
     monkeypatch.setattr(sys, "argv", ["bench_efficiency.py", *options])
     bench.main()
     small, large = json.loads(out.read_text())["rows"]
@@ -33,3 +34,25 @@ def test_rows_hold_counts_and_measurements(bench, monkeypatch, tmp_path):
     assert large["macs"] == 16 * small["macs"] and large["seconds"] > small["seconds"] > 0
     # Feature maps of 16 times as many pixels; the largest are 32 channels at half the size, several at a time.
     assert large["peak_mib"] > 5 and large["peak_mib"] > 2 * small["peak_mib"]
+    assert small["onnx"] is None and small["seconds_as_built"] == small["seconds"], "there is nothing to fold"
+
+
+def test_what_is_timed_is_what_the_commands_run(bench, monkeypatch):
+    """The benchmark calls `predict` with the copy that `predict_files` and `evaluate` make."""
+    calls = []
+    monkeypatch.setattr(bench, "predict", lambda model, image: calls.append(model))
+    monkeypatch.setattr(bench, "exported", lambda model, size, threads: (lambda: calls.append("onnx"), {}))
+    ways, _ = bench.forms("rwkv_unet_t", 32, True, 1)
+    assert list(ways) == ["seconds", "as_built", "onnx"]
+    for run in ways.values():
+        run()
+    fast, model, onnx = calls
+    assert onnx == "onnx"
+    folded, whole = (sum(isinstance(m, torch.nn.BatchNorm2d) for m in x.modules()) for x in (fast, model))
+    assert folded < whole and fast.final_conv.weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_exported_file_is_timed_and_compared(bench):
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    run, found = bench.exported(bench.built("unet"), 16, 1)
+    assert run().shape == (1, 1, 16, 16) and found["largest_difference"] < 1e-4 and found["megabytes"] > 20

@@ -79,15 +79,17 @@ def test_other_rules_score_the_same_predictions(swept, run, tmp_path):
     cases = pd.read_csv(tmp_path / "kvasir_seg_0.csv", dtype={"name": str}).set_index("name")
     own = pd.read_csv(swept / "runs" / "kvasir_seg_0.csv", dtype={"name": str}).set_index("name")
     rules = [
-        f"{score}_{rule}" for rule in ("flips", "paper", "own_size", "paper_own_size") for score in ("dice", "hd95")
+        f"{score}_{rule}"
+        for rule in ("flips", "published", "own_size", "published_own_size")
+        for score in ("dice", "hd95")
     ]
     assert set(rules) <= set(cases) and list(cases.index) == list(own.index) and "dice" not in cases
     # The masks have no empty ones, so the published rules change Dice nowhere, and HD95 only where it is a miss or by
     # its definition.
-    pd.testing.assert_series_equal(cases["dice_paper"], own["dice"], check_names=False)
+    pd.testing.assert_series_equal(cases["dice_published"], own["dice"], check_names=False)
     missed = own["predicted"] == 0
-    assert (cases.loc[missed, "hd95_paper"] == 0).all() and own.loc[missed, "hd95"].isna().all()
-    assert (cases.loc[~missed, "hd95_paper"] <= own.loc[~missed, "hd95"] + 1e-4).all()
+    assert (cases.loc[missed, "hd95_published"] == 0).all() and own.loc[missed, "hd95"].isna().all()
+    assert (cases.loc[~missed, "hd95_published"] <= own.loc[~missed, "hd95"] + 1e-4).all()
     assert result["own_size"] == [48, 48] and not cases["dice_own_size"].equals(own["dice"])
     weights = load_checkpoint(swept / "runs" / "runs" / "kvasir_seg_0" / "model.safetensors")[1]["metrics"]
     assert [row["step"] for row in result["kept"]] == [2, 4]
@@ -120,12 +122,14 @@ def test_slices_and_volumes_are_scored_by_both_protocols(run, tmp_path):
     assert (both == sizes.loc["volume", "3_1"]).all(), "a volume is its slices together"
     for empty in (cases.loc["slice", "11"], cases.loc["volume", "3_2"]):
         predicted = empty["predicted"] > 0
-        assert empty["truth"] == 0 and empty["dice_paper"] == predicted and empty["hd95_paper"] == 0
+        assert empty["truth"] == 0 and empty["dice_published"] == predicted and empty["hd95_published"] == 0
         assert empty["dice"] == 0 if predicted else np.isnan(empty["dice"])
     rest = cases[cases["truth"] > 0]
-    assert (rest["dice"] == rest["dice_paper"]).all(), "elsewhere the protocols agree"
+    assert (rest["dice"] == rest["dice_published"]).all(), "elsewhere the protocols agree"
     result = json.loads((tmp_path / "out/acdc_0.json").read_text())
-    assert result["mean"]["slice"]["dice_paper"] == pytest.approx(cases.loc["slice", "dice_paper"].mean(), abs=1e-5)
+    assert result["mean"]["slice"]["dice_published"] == pytest.approx(
+        cases.loc["slice", "dice_published"].mean(), abs=1e-5
+    )
 
 
 def test_a_folder_without_runs_is_named(run, tmp_path, capsys):
