@@ -249,24 +249,6 @@ def fit(
             accelerator.backward(loss)
         return value
 
-    def renew_statistics() -> None:
-        """BatchNorm's running statistics lag behind weights that move fast: new ones of a part of the training images,
-        as validation sees them. Training itself never uses either. All processes do the same, as SyncBatchNorm waits
-        for them."""
-        if config.batchnorm_images and not config.freeze_batchnorm:
-            set_seed(config.seed)
-            count = statistics_images(config, now.count, len(task.data))
-            chosen = np.random.default_rng(config.seed).permutation(len(task.data))[:count]
-            part = Subset(task.data, chosen.tolist())
-            loader = DataLoader(part, config.batch_size, num_workers=config.num_workers)
-            with accelerator.autocast():
-                update_bn((as_seen(batch["image"]) for batch in loader), kept)
-
-    def as_seen(image: Tensor) -> Tensor:
-        image = image.to(accelerator.device)
-        image = normalise(image if task.as_validated is None else task.as_validated(image))
-        return image.contiguous(memory_format=torch.channels_last)
-
     def read_clock() -> bool:
         """Updates the seconds; whether the time is over, for all processes at the same step."""
         now.seconds = time.perf_counter() - began
@@ -331,7 +313,8 @@ def fit(
             last = over or now.step == end
             if last or now.step % (config.validate_every or per_epoch) == 0:
                 row = dict(epoch=now.step / per_epoch, step=now.step, loss=now.loss / now.count, lr=lr)
-                renew_statistics()
+                with accelerator.autocast():  # all processes do the same, as SyncBatchNorm waits for them
+                    renew_statistics(kept, task, config, now.count)
                 if is_main and task.validate is not None:
                     row |= task.validate(kept)
                 now.log.append(dict(row, seconds=now.seconds))
@@ -367,10 +350,35 @@ def best_row(log: list[dict], score: str) -> dict:
     return log[max(range(len(log)), key=lambda i: (scores[i], i))]
 
 
-def statistics_images(config: Recipe, steps: int, items: int) -> int:
-    """How many training images new statistics are taken of: so many that it costs less than a twentieth of the `steps`
-    since the last time, but a batch's at least."""
-    return min(items, config.batchnorm_images, max(config.batch_size, steps * config.batch_size // 7))
+def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -> int:
+    """Gives BatchNorm the mean and variance of training images under the present weights, in the place of running ones,
+    which lag behind weights that move fast.
+
+    The images are the same ones each time, chosen by the seed, and seen as in validation, not augmented. Training goes
+    on as it would have: it never uses running statistics. A model without BatchNorm stays as it is, at no cost.
+
+    Args:
+        steps: since the last time, which bound the cost: a batch of images for every seven steps, at least one batch.
+    Returns: the number of images.
+    """
+    if config.freeze_batchnorm or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        return 0
+    size = min(config.batch_size, config.batchnorm_images)
+    if not size:
+        return 0
+    count = min(len(task.data), config.batchnorm_images, size * max(1, steps // 7)) // size * size
+    device, chosen = next(model.parameters()).device, np.random.default_rng(config.seed).permutation(len(task.data))
+
+    def images() -> Iterator[Tensor]:
+        part = Subset(task.data, chosen[:count].tolist())
+        for batch in DataLoader(part, size, num_workers=config.num_workers):
+            image = batch["image"].to(device)
+            image = normalise(image if task.as_validated is None else task.as_validated(image))
+            yield image.contiguous(memory_format=torch.channels_last)
+
+    set_seed(config.seed)  # of DropPath
+    update_bn(images(), model)
+    return count
 
 
 @contextmanager

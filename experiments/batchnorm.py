@@ -1,0 +1,116 @@
+"""How far the running statistics of BatchNorm lag behind the weights in a short run. For chapter 12.
+
+    python experiments/batchnorm.py                                    on 128 synthetic images
+    python experiments/batchnorm.py --data kvasir=kvasir_seg.zip       on 128 training images of a prepared set
+
+RWKV-UNet-T is trained for 72 steps of 16 images by the recipe `default`. At each validation, every eight steps, the
+same weights are scored with three kinds of statistics: the running ones of training; those that the trainer renews
+before it validates and saves; and those of all training images, which is what both should be. Then the same run without
+instruments, with and without renewing, for the cost.
+"""
+
+import argparse
+import copy
+import json
+import shlex
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from rwkvlib.data import SegmentationData, load_data
+from rwkvlib.data.augment import make_augmentation
+from rwkvlib.engine import train as trainer
+from rwkvlib.engine.config import TrainConfig
+from rwkvlib.engine.evaluate import evaluate
+from rwkvlib.engine.losses import make_loss
+from rwkvlib.engine.train import Task, fit, renew_statistics, start
+from rwkvlib.models.baselines import build_model
+from rwkvlib.provenance import provenance, write_result
+
+RESULTS = Path(__file__).parents[1] / "results/batchnorm"
+TRAIN, VALIDATION, STEPS, EVERY = 128, 32, 72, 8
+
+
+def first(data: SegmentationData, count: int) -> SegmentationData:
+    """The first items of a data set."""
+    return SegmentationData(data.images[:count], data.masks[:count], data.items[:count])
+
+
+def dice(model: nn.Module, data: SegmentationData) -> float:
+    return float(evaluate(model, data, hd95=False)["dice"].mean())
+
+
+def run(config: TrainConfig, data: SegmentationData, validate) -> list[dict]:
+    """Trains in a folder that is gone afterwards; the log."""
+    torch.manual_seed(config.seed)
+    augment, loss = make_augmentation(config.augment, config.size), make_loss(config.loss, config.num_classes)
+    with tempfile.TemporaryDirectory() as out, start(config, Path(out), False, False, None) as accelerator:
+        model = build_model(config.model, num_classes=config.num_classes, **config.overrides)
+        meta = dict(model=config.model, overrides=config.overrides, size=config.size)
+        task = Task(model, data, "mask", loss, augment, validate, "dice", meta)
+        return fit(task, config, out, accelerator, progress=False)
+
+
+def compare(config: TrainConfig, data: SegmentationData, held_out: SegmentationData) -> list[dict]:
+    """For each validation of a run the Dice with running, renewed and full statistics."""
+    rows, task = [], Task(nn.Identity(), data, "mask", None, None, None, "dice", {})
+    full = TrainConfig(**vars(config) | {"batchnorm_images": len(data)})
+
+    def validate(model: nn.Module) -> dict[str, float]:
+        with_renewed, with_all = copy.deepcopy(model), copy.deepcopy(model)
+        images = renew_statistics(with_renewed, task, config, EVERY)
+        renew_statistics(with_all, task, full, 7 * len(data))
+        row = {"step": EVERY * (len(rows) + 1), "images": images, "running": dice(model, held_out)}
+        rows.append(row | {"renewed": dice(with_renewed, held_out), "all_images": dice(with_all, held_out)})
+        print(rows[-1], flush=True)
+        return {"dice": row["running"]}
+
+    run(TrainConfig(**vars(config) | {"batchnorm_images": 0}), data, validate)
+    return rows
+
+
+def cost(config: TrainConfig, data: SegmentationData, held_out: SegmentationData) -> dict:
+    """The seconds that renewing takes of a whole run, its validations included."""
+    spent, update_bn = [], trainer.update_bn
+
+    def timed(images, model):
+        began = time.perf_counter()
+        update_bn(images, model)
+        spent.append(time.perf_counter() - began)
+
+    trainer.update_bn = timed
+    try:
+        log = run(config, data, lambda model: {"dice": dice(model, held_out)})
+    finally:
+        trainer.update_bn = update_bn
+    seconds = log[-1]["seconds"]
+    return {"seconds": seconds, "renewing": sum(spent), "times": len(spent), "share": sum(spent) / seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=f"synthetic=synthetic:{TRAIN}", metavar="NAME=PATH", help="a prepared set")
+    parser.add_argument("--validation", default="validation", help="the split to score on")
+    parser.add_argument("--size", type=int, default=64, help="pixels")
+    parser.add_argument("--model", default="rwkv_unet_t")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    name, _, path = args.data.partition("=")
+    command = f"python experiments/batchnorm.py {shlex.join(sys.argv[1:])}".strip().replace(path, Path(path).name)
+    origin = provenance(args.seed, command)
+    common = dict(size=args.size, model=args.model, seed=args.seed, batch_size=16, validate_every=EVERY)
+    data = first(load_data(path, "train", size=args.size), TRAIN)
+    held_out = first(load_data(path, args.validation, size=args.size), VALIDATION)
+    config = TrainConfig(data=name, epochs=STEPS * 16 // len(data), save_every=STEPS, **common)
+    found = {"data": name, "images": {"train": len(data), args.validation: len(held_out)}, "recipe": common}
+    found |= {"validations": compare(config, data, held_out), "cost": cost(config, data, held_out)}
+    written = write_result(RESULTS / f"{name}.json", found | {"provenance": origin})
+    print(json.dumps(json.loads(written.read_text())["cost"]))
+
+
+if __name__ == "__main__":
+    main()
