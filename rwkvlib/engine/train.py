@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -85,7 +85,7 @@ def differences(recipe: dict, held: dict) -> list[str]:
 @contextmanager
 def start(config: Recipe, out: Path, resume: bool | str, progress: bool, command: str | None) -> Iterator[Accelerator]:
     """Checks that the folder `out` is free or holds this run, keeps others out of it while this one lasts, notes the
-    recipe in it and prints it, seeds."""
+    command in it, which a resumed run keeps, prints the recipe, seeds."""
     recipe = json.loads(to_json(asdict(config)))  # with lists in the place of tuples
     if resume not in (True, False, "previous"):
         raise ValueError(f"resume: expected true, false or previous, got {resume!r}")
@@ -107,10 +107,8 @@ def start(config: Recipe, out: Path, resume: bool | str, progress: bool, command
             if found:
                 raise ValueError(f"resume: {str(file)!r} is of another config than the one given: {'; '.join(found)}")
         accelerator.wait_for_everyone()  # to look before the main process writes
-        if accelerator.is_main_process:
-            if command is not None and not states(out):  # a resumed run keeps the record of its start
-                write_result(out / "provenance.json", {"provenance": provenance(config.seed, command)})
-            write_file(file, to_json(recipe).encode())
+        if accelerator.is_main_process and command is not None and not states(out):
+            write_result(out / "provenance.json", {"provenance": provenance(config.seed, command)})
         if progress:
             accelerator.print(config.describe())
         set_seed(config.seed)
@@ -131,7 +129,8 @@ def only_run(out: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (out / ".lock").unlink(missing_ok=True)
+        with suppress(OSError):  # Windows does not remove a file that is open, and it does no harm
+            (out / ".lock").unlink()
         lock.release()
 
 
@@ -217,6 +216,8 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         if average:
             average.load_state_dict(state["average"])
+    if is_main:
+        write_file(out / "config.json", to_json(asdict(config)).encode())
     if config.sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(plain)  # in place, below the top
     if config.compile:
@@ -358,19 +359,21 @@ def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -
     on as it would have: it never uses running statistics. A model without BatchNorm stays as it is, at no cost.
 
     Args:
-        steps: since the last time, which bound the cost: a batch of images for every seven steps, at least one batch.
+        steps: since the last time, which bound the cost: as many images as a seventh of them takes, at least a batch.
     Returns: the number of images.
     """
     if config.freeze_batchnorm or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return 0
-    size = min(config.batch_size, config.batchnorm_images)
-    if not size:
+    count = max(config.batch_size, config.batch_size * steps // 7)
+    count = min(len(task.data), config.batchnorm_images, count)
+    if not count:
         return 0
-    count = min(len(task.data), config.batchnorm_images, size * max(1, steps // 7)) // size * size
+    passes = max(1, count // config.batch_size)
+    size = count // passes  # of each pass alike, as update_bn weighs them alike
     device, chosen = next(model.parameters()).device, np.random.default_rng(config.seed).permutation(len(task.data))
 
     def images() -> Iterator[Tensor]:
-        part = Subset(task.data, chosen[:count].tolist())
+        part = Subset(task.data, chosen[: passes * size].tolist())
         for batch in DataLoader(part, size, num_workers=config.num_workers):
             image = batch["image"].to(device)
             image = normalise(image if task.as_validated is None else task.as_validated(image))
@@ -378,7 +381,7 @@ def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -
 
     set_seed(config.seed)  # of DropPath
     update_bn(images(), model)
-    return count
+    return passes * size
 
 
 @contextmanager

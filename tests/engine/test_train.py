@@ -265,22 +265,23 @@ def test_the_statistics_saved_are_those_of_the_weights_and_training_goes_on_as_b
 
 def test_new_statistics_cost_what_they_may_and_nothing_without_batchnorm(recipe, monkeypatch):
     calls = []
-    monkeypatch.setattr(module, "update_bn", lambda images, model: calls.append(sum(len(x) for x in images)))
+    monkeypatch.setattr(module, "update_bn", lambda images, model: calls.append([len(x) for x in images]))
     data = load_data("synthetic:40", "train", size=32)
     task = Task(nn.BatchNorm2d(3), data, "mask", None, None, None, "dice", {})
     for fields, steps, count in (
         (dict(batch_size=4), 3, 4),
         (dict(batch_size=4), 28, 16),
         (dict(batch_size=4), 1000, 40),
-        (dict(batch_size=4, batchnorm_images=10), 1000, 8),
+        (dict(batch_size=4, batchnorm_images=10), 1000, 10),
         (dict(batch_size=16, batchnorm_images=10), 3, 10),
-        (dict(batch_size=16), 1000, 32),
+        (dict(batch_size=16), 8, 18),
+        (dict(batch_size=16), 1000, 40),
         (dict(batchnorm_images=0), 1000, 0),
         (dict(freeze_batchnorm=True), 1000, 0),
     ):
         assert renew_statistics(task.model, task, recipe(**fields), steps) == count
-    assert calls == [4, 16, 40, 8, 10, 32], "whole batches, as one of a single image may have no variance"
-    assert renew_statistics(nn.InstanceNorm2d(3, affine=True), task, recipe(), 1000) == 0 and len(calls) == 6
+    assert calls == [[4], [4] * 4, [4] * 10, [5, 5], [10], [18], [20, 20]], "no odd image, which may have no variance"
+    assert renew_statistics(nn.InstanceNorm2d(3, affine=True), task, recipe(), 1000) == 0 and len(calls) == 7
 
 
 @pytest.mark.parametrize(
