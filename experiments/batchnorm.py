@@ -5,17 +5,17 @@
 
 RWKV-UNet-T is trained for 72 steps of 16 images by the recipe `default`. At each validation, every eight steps, the
 same weights are scored with three kinds of statistics: the running ones of training; those that the trainer renews
-before it validates and saves; and those of all training images, which is what both should be. Then the same run as the
-trainer does it, for the seconds of processor time that renewing takes.
+before it validates and saves; and those of all training images, which is what both should be. The trajectory of the
+weights is the same with each.
 """
 
 import argparse
 import copy
-import json
 import shlex
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -23,7 +23,6 @@ from torch import nn
 
 from rwkvlib.data import SegmentationData, load_data
 from rwkvlib.data.augment import make_augmentation
-from rwkvlib.engine import train as trainer
 from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.evaluate import evaluate
 from rwkvlib.engine.losses import make_loss
@@ -44,51 +43,43 @@ def dice(model: nn.Module, data: SegmentationData) -> float:
     return float(evaluate(model, data, hd95=False)["dice"].mean())
 
 
-def run(config: TrainConfig, data: SegmentationData, validate) -> list[dict]:
-    """Trains in a folder that is gone afterwards; the log."""
-    torch.manual_seed(config.seed)
+def timed(spent: list[float], function, *arguments):
+    """What the function returns; its seconds of processor time are noted."""
+    began = time.process_time()
+    found = function(*arguments)
+    spent.append(time.process_time() - began)
+    return found
+
+
+def compare(config: TrainConfig, data: SegmentationData, held_out: SegmentationData) -> dict:
+    """Trains in a folder that is gone afterwards.
+
+    Returns: for each validation of the run the Dice with running, renewed and all images' statistics; and the share of
+        renewing in the processor time of a run that trains, renews and validates.
+    """
     augment, loss = make_augmentation(config.augment, config.size), make_loss(config.loss, config.num_classes)
-    with tempfile.TemporaryDirectory() as out, start(config, Path(out), False, False, None) as accelerator:
-        model = build_model(config.model, num_classes=config.num_classes, **config.overrides)
-        meta = dict(model=config.model, overrides=config.overrides, size=config.size)
-        task = Task(model, data, "mask", loss, augment, validate, "dice", meta)
-        return fit(task, config, out, accelerator, progress=False)
-
-
-def compare(config: TrainConfig, data: SegmentationData, held_out: SegmentationData) -> list[dict]:
-    """For each validation of a run the Dice with running, renewed and full statistics."""
-    rows, task = [], Task(nn.Identity(), data, "mask", None, None, None, "dice", {})
-    full = TrainConfig(**vars(config) | {"batchnorm_images": len(data)})
+    model = build_model(config.model, num_classes=config.num_classes)
+    task = Task(model, data, "mask", loss, augment, None, "dice", dict(model=config.model, overrides={}))
+    everything = replace(config, batchnorm_images=len(data))
+    rows, instruments, renewing, validating = [], [], [], []
 
     def validate(model: nn.Module) -> dict[str, float]:
         with_renewed, with_all = copy.deepcopy(model), copy.deepcopy(model)
-        images = renew_statistics(with_renewed, task, config, EVERY)
-        renew_statistics(with_all, task, full, 7 * len(data))
+        images = timed(renewing, renew_statistics, with_renewed, task, config, EVERY)
+        renew_statistics(with_all, task, everything, 7 * len(data))
         row = {"step": EVERY * (len(rows) + 1), "images": images, "running": dice(model, held_out)}
-        rows.append(row | {"renewed": dice(with_renewed, held_out), "all_images": dice(with_all, held_out)})
-        print(rows[-1], flush=True)
+        row |= {"renewed": timed(validating, dice, with_renewed, held_out), "all_images": dice(with_all, held_out)}
+        rows.append(row)
+        print(row, flush=True)
         return {"dice": row["running"]}
 
-    run(TrainConfig(**vars(config) | {"batchnorm_images": 0}), data, validate)
-    return rows
-
-
-def cost(config: TrainConfig, data: SegmentationData, held_out: SegmentationData) -> dict:
-    """The seconds of processor time that renewing takes of a whole run, its validations included."""
-    spent, update_bn = [], trainer.update_bn
-
-    def timed(images, model):
+    task.validate = lambda model: timed(instruments, validate, model)
+    with tempfile.TemporaryDirectory() as out, start(config, Path(out), False, False, None) as accelerator:
         began = time.process_time()
-        update_bn(images, model)
-        spent.append(time.process_time() - began)
-
-    trainer.update_bn, began = timed, time.process_time()
-    try:
-        run(config, data, lambda model: {"dice": dice(model, held_out)})
-    finally:
-        trainer.update_bn = update_bn
-    seconds = time.process_time() - began
-    return {"seconds": seconds, "renewing": sum(spent), "times": len(spent), "share": sum(spent) / seconds}
+        fit(task, replace(config, batchnorm_images=0), out, accelerator, progress=False)
+        training = time.process_time() - began - sum(instruments)
+    parts = {"training": training, "renewing": sum(renewing), "validating": sum(validating)}
+    return {"validations": rows, "seconds": parts | {"share": parts["renewing"] / sum(parts.values())}}
 
 
 def main() -> None:
@@ -107,9 +98,10 @@ def main() -> None:
     held_out = first(load_data(path, args.validation, size=args.size), VALIDATION)
     config = TrainConfig(data=name, epochs=STEPS * 16 // len(data), save_every=STEPS, **common)
     found = {"data": name, "images": {"train": len(data), args.validation: len(held_out)}, "recipe": common}
-    found |= {"validations": compare(config, data, held_out), "cost": cost(config, data, held_out)}
-    written = write_result(RESULTS / f"{name}.json", found | {"provenance": origin})
-    print(json.dumps(json.loads(written.read_text())["cost"]))
+    torch.manual_seed(args.seed)
+    found |= compare(config, data, held_out)
+    write_result(RESULTS / f"{name}.json", found | {"provenance": origin})
+    print(found["seconds"])
 
 
 if __name__ == "__main__":
