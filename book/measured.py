@@ -135,17 +135,11 @@ def audits(root: Path) -> dict[str, str]:
 
 
 def experiments(root: Path) -> dict[str, str]:
-    """Return what the long-range experiment and the short runs from scratch gave."""
+    """Return what the long-range experiment gave."""
     models = result(root, "synthetic/long_range")["models"]
-    steps = {row["name"]: row["steps"] for row in result(root, "from_scratch/table")}
-    sets = ("glas", "cvc_image", "cvc_sequence")
-    ratios = [steps[f"{name}_unet_{seed}"] / steps[f"{name}_t_{seed}"] for name in sets for seed in range(3)]
     return {
         "long_range_unet3_radius": str(models["U-Net, 3 levels"]["receptive_field_radius"]),
         "long_range_unet4_radius": str(models["U-Net, 4 levels"]["receptive_field_radius"]),
-        "from_scratch_glas_t_0_dice": f"{result(root, 'from_scratch/glas_t_0')['mean']['dice']:.2f}",
-        "from_scratch_steps_ratio_least": f"{min(ratios):.1f}",
-        "from_scratch_steps_ratio_most": f"{max(ratios):.1f}",
     }
 
 

@@ -1,6 +1,7 @@
 """``python -m rwkvlib doctor | train | sweep | evaluate | predict | report``: the command line, only its arguments."""
 
 import argparse
+import shlex
 
 from .commands import add_evaluate, add_predict, command_line
 
@@ -8,13 +9,17 @@ from .commands import add_evaluate, add_predict, command_line
 def _train(args: argparse.Namespace) -> None:
     from .engine.sweep import train_command
 
-    train_command(args.config, args.settings, command_line())
+    out = [] if args.out is None else [f"out={args.out}"]
+    train_command(args.config, args.settings + out, command_line())
 
 
 def _sweep(args: argparse.Namespace) -> None:
     from .engine.sweep import sweep
 
-    sweep(args.table, args.out, part=args.part, settings=args.settings)
+    try:
+        sweep(args.table, args.out, part=args.part, settings=args.settings)
+    except RuntimeError as error:  # after the other runs, of those that failed
+        raise SystemExit(f"error: {error}") from error
 
 
 def _report(args: argparse.Namespace) -> None:
@@ -25,11 +30,11 @@ def _report(args: argparse.Namespace) -> None:
 
 def _doctor(args: argparse.Namespace) -> None:
     from .doctor import describe, examine
-    from .provenance import as_json, write_result
+    from .provenance import to_json, write_result
 
     found = examine()
     if args.json == "-":
-        print(as_json(found), end="")
+        print(to_json(found), end="")
     else:
         print(describe(found))
     if args.json not in (None, "-"):
@@ -37,8 +42,26 @@ def _doctor(args: argparse.Namespace) -> None:
     raise SystemExit(0 if found["ok"] else 1)
 
 
+def _resume_line(args: argparse.Namespace) -> str:
+    """What goes on with an interrupted command; "" for those that begin anew."""
+    if args.run is _sweep:
+        return f"; go on with: {command_line()}"
+    if args.run is not _train:
+        return ""
+    from pathlib import Path
+
+    from .engine.checkpoint import states
+
+    out = args.out or dict(s.partition("=")[::2] for s in args.settings).get("out")
+    if not states(Path(out).expanduser()):
+        return " before the first checkpoint"
+    rest = [s for s in args.settings if s.partition("=")[0] not in ("out", "resume")]
+    line = shlex.join([args.config, *rest, f"out={out}", "resume=true"])
+    return f"; go on with: python -m rwkvlib train {line}"
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Runs one command; errors of input end it with their message and status 2."""
+    """Runs one command; errors of input end it with their message and status 2, Ctrl-C with 130."""
     parser = argparse.ArgumentParser(prog="python -m rwkvlib", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -53,9 +76,10 @@ def main(argv: list[str] | None = None) -> None:
         "settings",
         nargs="*",
         metavar="key=value",
-        help="out=FOLDER (required), resume=true or previous, stop_after=EPOCHS, and any field of the recipe: lr=1e-4, "
-        "data=PATH, overrides.drop_path=0",
+        help="out=FOLDER (required, or --out FOLDER), resume=true or previous, stop_after=EPOCHS, and any field of the "
+        "recipe: lr=1e-4, data=PATH, overrides.drop_path=0",
     )
+    p.add_argument("--out", help="the run's folder, as out=FOLDER")
 
     p = commands.add_parser("sweep", help="train and score a table of recipes and seeds; skips what is done")
     p.set_defaults(run=_sweep)
@@ -70,11 +94,18 @@ def main(argv: list[str] | None = None) -> None:
 
     add_evaluate(commands)
     add_predict(commands)
-    args = parser.parse_args(argv)
+    args, rest = parser.parse_known_args(argv)
+    # argparse takes no more positional arguments after an option, where a recipe's fields may stand all the same.
+    if any(word.startswith("-") or "=" not in word for word in rest) or (rest and not hasattr(args, "settings")):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.settings += rest
     try:
         args.run(args)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
         parser.exit(2, "".join(f"{line}\n" for line in (f"error: {error}", *getattr(error, "__notes__", ()))))
+    except KeyboardInterrupt:
+        parser.exit(130, f"interrupted{_resume_line(args)}\n")
 
 
 if __name__ == "__main__":

@@ -7,18 +7,20 @@ import json
 import sys
 from pathlib import Path
 
-CHECKPOINT = "a .safetensors file of train, or synthetic for the weights that come with the library"
+from .provenance import repeatable
+
+CHECKPOINT = "a .safetensors file or a run's folder of train, or synthetic for the weights that come with the library"
 
 
 def command_line() -> str:
-    """The command as typed, with base names in the place of paths: a result must not depend on where files are kept."""
-    return " ".join(["python -m rwkvlib", *(Path(a).name if "/" in a else a for a in sys.argv[1:])])
+    """The command as typed, to be run again from the same folder; see `repeatable`."""
+    return f"python -m rwkvlib {repeatable(sys.argv[1:])}"
 
 
 def _load(checkpoint: str):
-    from .engine.checkpoint import load_checkpoint, load_pretrained
+    from .engine.checkpoint import load_checkpoint
 
-    return load_pretrained("rwkv_unet_t_synthetic") if checkpoint == "synthetic" else load_checkpoint(checkpoint)
+    return load_checkpoint(checkpoint)
 
 
 def _device(model):
@@ -98,7 +100,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     )
     if not out:
         return
-    run = Path(args.checkpoint).parent
+    checkpoint = Path(args.checkpoint)
+    run = checkpoint if checkpoint.is_dir() else checkpoint.parent
     result = dict(
         data=Path(args.data).name,
         split=args.split,

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -75,6 +76,21 @@ def git_commit(folder: Path | str | None = None) -> str | None:
     return result.stdout.strip() or None if result.returncode == 0 else None
 
 
+def repeatable(arguments: list[str]) -> str:
+    """Return arguments of a command as they are typed in a shell, to be run again from the same folder. Of an absolute
+    path only the base name stays, also in key=value: a result must not say where somebody keeps their files.
+    """
+    shown = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or "/" in key:
+            key, equals, value = "", "", argument
+        if os.path.isabs(os.path.expanduser(value)):
+            value = os.path.basename(value.rstrip("/\\"))
+        shown.append(shlex.quote(key + equals + value))
+    return " ".join(shown)
+
+
 def provenance(seed: int | None, command: str | None = None) -> dict[str, Any]:
     """Describe the present run, for storing beside the numbers it gives.
 
@@ -110,9 +126,12 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def as_json(result: dict[str, Any]) -> str:
-    """Return `result` as JSON text. Numbers of NumPy and torch become plain ones; NaN and infinity become null."""
-    return json.dumps(_plain(result), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+def to_json(value: Any) -> str:
+    """Return `value` as JSON: numbers of NumPy and torch become plain ones, NaN and infinity null.
+
+    Raises: TypeError: `value` holds something that JSON cannot.
+    """
+    return json.dumps(_plain(value), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
 def write_result(path: Path | str, result: dict[str, Any]) -> Path:
@@ -127,7 +146,7 @@ def write_result(path: Path | str, result: dict[str, Any]) -> Path:
     path = Path(path)
     if "provenance" not in result:
         raise ValueError(f"{path}: a result needs a 'provenance' entry; see rwkvlib.provenance.provenance")
-    text = as_json(result)
+    text = to_json(result)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from rwkvlib.provenance import git_commit, provenance, write_result
+from rwkvlib.provenance import git_commit, provenance, repeatable, write_result
 
 
 def test_provenance_says_how_to_repeat_the_run():
@@ -25,6 +25,19 @@ def test_provenance_says_how_to_repeat_the_run():
 
 def test_the_command_is_this_process_by_default():
     assert provenance(None)["command"] == " ".join(["python", *sys.argv])
+
+
+def test_a_recorded_command_can_be_typed_again():
+    words = [
+        "train",
+        "configs/a.yaml",
+        "out=runs/t",
+        "data=/home/somebody/x.zip",
+        "overrides.depths=[1, 1]",
+        "~/b c.png",
+    ]
+    line = "train configs/a.yaml out=runs/t data=x.zip 'overrides.depths=[1, 1]' 'b c.png'"
+    assert repeatable(words) == line
 
 
 @pytest.mark.parametrize("seed", [1.5, "1", True])

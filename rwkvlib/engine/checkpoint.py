@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 import torch.nn as nn
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 
 from ..models import LoadReport, load_official
-from ..models.baselines import build_model
+from ..models.baselines import BASELINES, Baseline, build_model
+from ..models.official import read_state, read_weights, without_prefixes
+from ..provenance import to_json
 
 
 def write_file(path: Path, content: bytes) -> None:
@@ -49,7 +50,7 @@ def _weights(model: nn.Module, meta: dict, dtype: torch.dtype | None = None) -> 
         .clone(memory_format=torch.contiguous_format)
         for name, x in model.state_dict().items()
     }
-    return save(tensors, metadata={"rwkvlib": json.dumps(meta)})
+    return save(tensors, metadata={"rwkvlib": to_json(meta)})
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, meta: dict, *, dtype: torch.dtype | None = None) -> None:
@@ -62,50 +63,95 @@ def save_checkpoint(path: str | Path, model: nn.Module, meta: dict, *, dtype: to
     write_file(Path(path), _weights(model, meta, dtype))
 
 
+SHIPPED = {"synthetic": "rwkv_unet_t_synthetic"}  # short names of weights that come with the library
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file of weights that a path means: itself, the chosen weights of a run's folder, or of a name in `SHIPPED`.
+
+    Raises: FileNotFoundError: neither.
+    """
+    if str(path) in SHIPPED:
+        return _shipped(SHIPPED[str(path)])
+    path = Path(path).expanduser()
+    file = path / "model.safetensors" if path.is_dir() else path
+    if not file.is_file():
+        raise FileNotFoundError(f"no file {str(file)!r}" + f" in the run's folder {str(path)!r}" * path.is_dir())
+    return file
+
+
 def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """The tensors and the metadata of a file of `save_checkpoint`."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"path: no file {str(path)!r}")
     try:
-        with safe_open(path, framework="pt") as file:
-            meta = (file.metadata() or {}).get("rwkvlib")
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(f"path: {str(path)!r} is damaged or no safetensors file: {error}") from error
-    if meta is None:
-        raise ValueError(f"path: {str(path)!r} has no rwkvlib metadata; released checkpoints are for load_official")
-    return state, json.loads(meta)
+        state, metadata = read_weights(checkpoint_file(path))
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"path: {error}") from None
+    if "rwkvlib" not in metadata:
+        raise ValueError(
+            f"path: {str(path)!r} holds weights without rwkvlib metadata, which says what model they are of; "
+            "train takes such files as pretrained=, load_official into a model that you create"
+        )
+    return state, json.loads(metadata["rwkvlib"])
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
-    """The model, in float32 and eval mode, and the metadata of a file of `save_checkpoint`.
+    """The model, in float32 and eval mode, and the metadata of a file of `save_checkpoint`; of a run's folder, those of
+    its ``model.safetensors``.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: the file is damaged or no such checkpoint.
-        RuntimeError: a key is missing.
+        ValueError: the file is damaged, no such checkpoint, or lacks weights of its model.
     """
     state, meta = _read(path)
     model = build_model(meta["model"], **meta["overrides"])
-    model.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in state.items()})
+    try:
+        model.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in state.items()})
+    except RuntimeError as error:
+        raise ValueError(f"path: {str(path)!r} does not fit the {meta['model']} that it names: {error}") from error
     return model.eval(), meta
 
 
 def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None) -> LoadReport:
-    """Pretrained weights into a model of `create_model`: a file of this library's training or a released one.
+    """Pretrained weights into a model of `build_model`: a file of this library's training or a released one.
 
     Args:
-        path: ``.safetensors`` of `save_checkpoint`, or what `load_official` reads. Of an encoder, or of a whole U-Net
-            with as many classes.
+        path: ``.safetensors`` of `save_checkpoint`, a run's folder, "synthetic" for the weights that come with the
+            library, or what `load_official` reads. Of an encoder, or of a whole U-Net; where that has another number of
+            classes than `model`, its head stays as initialised, and the report says so. For a network of MONAI: of the
+            same network, with as many classes.
         variant: of the operator; None: the one that the file's weights were trained with.
 
     Returns: what was loaded, what was left out and why, what stays as initialised.
-    Raises: ValueError where a key or a shape does not fit; nothing is loaded then. FileNotFoundError, TypeError.
+    Raises: ValueError where a key or a shape does not fit, or the file holds no weights; nothing is loaded then.
+        FileNotFoundError, TypeError.
     """
-    if Path(path).suffix == ".safetensors":
-        state, meta = _read(path)
-        return load_official(model, state, variant=variant or meta["overrides"].get("variant", "paper"))
-    return load_official(model, path, variant=variant or "published")
+    file = checkpoint_file(path)
+    state, metadata = read_weights(file)
+    meta = json.loads(metadata.get("rwkvlib", "{}"))
+    if isinstance(model, Baseline):
+        return _load_baseline(model, state, str(file), meta.get("model"))
+    if meta.get("model") in BASELINES:
+        raise ValueError(f"{str(file)!r} holds weights of {meta['model']!r}, which is another network")
+    # Weights that do not say so are taken for released ones.
+    trained = meta["overrides"].get("variant", "paper") if meta else "published"
+    return load_official(model, state, variant=variant or trained, new_head=True)
+
+
+def _load_baseline(model: nn.Module, source: dict, file: str, name: str | None) -> LoadReport:
+    """Into a network of MONAI, whose names only a file of the same network has."""
+    state, notes = read_state(source)
+    state, _ = without_prefixes(state, notes)
+    wanted = model.state_dict()
+    names = dict(zip(without_prefixes(wanted, [])[0], wanted, strict=True))
+    wrong = [key for key in names if getattr(state.get(key), "shape", None) != wanted[names[key]].shape]
+    if wrong or len(state) != len(wanted):
+        raise ValueError(
+            f"{file!r} does not fit the model: expected weights of the same network of MONAI, with as many classes"
+            + f" and the same overrides, got those of {name!r}" * bool(name)
+            + (f"; {names[wrong[0]]!r} is missing or of another shape" if wrong else "")
+        )
+    model.load_state_dict({names[key]: value for key, value in state.items()})
+    return LoadReport(tuple(wanted), {}, (), "")
 
 
 def load_pretrained(name: str) -> tuple[nn.Module, dict]:
@@ -114,8 +160,12 @@ def load_pretrained(name: str) -> tuple[nn.Module, dict]:
     known = sorted(f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors"))
     if name not in known:
         raise ValueError(f"name: expected one of {known}, got {name!r}")
-    with resources.as_file(folder / f"{name}.safetensors") as path:
-        return load_checkpoint(path)
+    return load_checkpoint(_shipped(name))
+
+
+def _shipped(name: str) -> Path:
+    # A package in a zip, whose files are none of the system's, is no case: torch does not run from one either.
+    return Path(str(resources.files("rwkvlib") / "weights" / f"{name}.safetensors"))
 
 
 def states(run: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import difflib
+import math
+import os
 import types
 import typing
 from dataclasses import dataclass, field
@@ -43,6 +45,9 @@ class Recipe:
     compile: bool = False  # torch.compile
     sync_batchnorm: bool = False  # statistics over all GPUs
     freeze_batchnorm: bool = False  # running statistics are used and kept, as in eval mode
+    # At most so many training images, not augmented, give BatchNorm new statistics before each validation, for what is
+    # validated and saved; fewer after fewer steps, that it costs less than a twentieth of them. 0: the running ones.
+    batchnorm_images: int = 128
     ema: float = 0  # decay of an average of the weights, which is then what is validated and kept; 0: none
     seed: int = 0
     num_workers: int = 0
@@ -66,6 +71,16 @@ class Recipe:
             raise ValueError(f"lr: expected more than 0, got {self.lr}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema: expected at least 0 and less than 1, got {self.ema}")
+        if self.batchnorm_images < 0:
+            raise ValueError(f"batchnorm_images: expected at least 0, got {self.batchnorm_images}")
+        if self.overrides.get("in_channels", 3) != 3:
+            raise ValueError(
+                f"overrides.in_channels: expected 3, got {self.overrides['in_channels']}: the images of a data set are "
+                "read as RGB, grey ones with their value in all three channels"
+            )
+        for name in ("data", "pretrained"):
+            if getattr(self, name, None):
+                object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         for name in self.assumed:
             if name not in hints:
                 raise ValueError(f"assumed: {_unknown(name, hints)}")
@@ -85,12 +100,12 @@ class TrainConfig(Recipe):
     validation: str | None = "validation"  # its value for the validation images; None: there are none
     loss: str = "binary"  # a name of `rwkvlib.engine.losses`
     protocol: Literal["strict", "published"] = "strict"  # of the scores, see `rwkvlib.engine.metrics`
-    pretrained: str | None = None  # a checkpoint of an encoder, see `load_encoder`
+    pretrained: str | None = None  # a checkpoint or run, of an encoder or a whole network, see `load_encoder`
 
     def __post_init__(self):
         super().__post_init__()
         if self.validation is None and self.choose == "best":
-            raise ValueError("choose: expected 'last' where validation is null, got 'best'")
+            raise ValueError("choose: expected 'last' where validation is null, got 'best': set choose=last")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +201,17 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
         if len(kinds) != len(value):
             raise ValueError(f"{name}: expected {len(kinds)} values, got {len(value)}")
         return tuple(_typed(name, x, k) for x, k in zip(value, kinds, strict=True))
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
     if kind is float and not isinstance(value, bool):
         try:
-            return float(value)  # of a str as well: YAML 1.1 reads 1e-3 as one
+            number = float(value)  # of a str as well: YAML 1.1 reads 1e-3 as one
         except (TypeError, ValueError):
             pass
+        else:
+            if not math.isfinite(number):
+                raise ValueError(f"{name}: expected a finite number, got {number}")
+            return number
     elif isinstance(value, origin or kind) and not (kind is int and isinstance(value, bool)):
         return value
     raise TypeError(f"{name}: expected {getattr(origin or kind, '__name__', kind)}, got {value!r}")

@@ -1,5 +1,6 @@
 """Pretraining of an encoder as a classifier, on folders of images."""
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +46,11 @@ class ImageFolder(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
+    def sha256(self) -> str:
+        """Of the files' names and sizes; reading every image would take as long as an epoch."""
+        lines = [f"{file.relative_to(self.folder).as_posix()} {file.stat().st_size}" for file, _ in self.items]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
     def __getitem__(self, i: int) -> dict[str, Tensor | int | str]:
         file, label = self.items[i]
         try:
@@ -80,42 +86,46 @@ def pretrain(
     resume: bool | str = False,
     stop_after: int | None = None,
     progress: bool = True,
+    command: str | None = None,
 ) -> list[dict]:
     """Trains a ``rwkv_encoder_*`` to tell the classes of ``data/train/CLASS/*`` apart, by smoothed cross-entropy.
 
     Arguments, files and errors as of `rwkvlib.engine.train.train`; the score is the accuracy on
     ``data/validation/CLASS/*``. ``model.safetensors`` is what segmentation takes as ``pretrained=``.
     """
-    accelerator = start(config, out, resume, progress)
+    out = Path(out).expanduser()
     if config.augment not in ("imagenet", "none"):
         raise ValueError(f"augment: expected imagenet or none for classification, got {config.augment!r}")
-    stored = config.size * 8 // 7  # 256 for 224, as is usual: crops are taken of it
-    data = ImageFolder(Path(config.data) / "train", stored)
-    validation = ImageFolder(Path(config.data) / "validation", stored)
-    for folder in (data, validation):
-        if len(folder.classes) != config.num_classes or folder.classes != data.classes:
-            raise ValueError(
-                f"num_classes: expected {config.num_classes} classes, the same for train and validation, "
-                f"got {len(folder.classes)} in {str(folder.folder)!r}"
-            )
-    overrides = dict(config.overrides, num_classes=config.num_classes)
-    meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
-    imagenet = imagenet_augmentation(config.size)
+    with start(config, out, resume, progress, command) as accelerator:
+        stored = config.size * 8 // 7  # 256 for 224, as is usual: crops are taken of it
+        data = ImageFolder(Path(config.data) / "train", stored)
+        validation = ImageFolder(Path(config.data) / "validation", stored)
+        for folder in (data, validation):
+            if len(folder.classes) != config.num_classes or folder.classes != data.classes:
+                raise ValueError(
+                    f"num_classes: expected {config.num_classes} classes, the same for train and validation, "
+                    f"got {len(folder.classes)} in {str(folder.folder)!r}"
+                )
+        overrides = dict(config.overrides, num_classes=config.num_classes)
+        meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
+        imagenet = imagenet_augmentation(config.size)
 
-    def augment(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        return imagenet(image) if config.augment == "imagenet" else _middle(image, config.size), label
+        def augment(image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+            return imagenet(image) if config.augment == "imagenet" else _middle(image, config.size), label
 
-    def validate(model: nn.Module) -> dict[str, float]:
-        return {"accuracy": accuracy(model, validation, config.size, config.batch_size, config.num_workers)}
+        def validate(model: nn.Module) -> dict[str, float]:
+            return {"accuracy": accuracy(model, validation, config.size, config.batch_size, config.num_workers)}
 
-    task = Task(
-        model=build_model(config.model, **overrides),
-        data=data,
-        target="label",
-        loss=nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
-        augment=augment,
-        validate=validate,
-        score="accuracy",
-        meta=meta,
-    )
-    return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)
+        task = Task(
+            model=build_model(config.model, **overrides),
+            data=data,
+            target="label",
+            loss=nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),
+            augment=augment,
+            validate=validate,
+            score="accuracy",
+            meta=meta,
+            hashes={"train": data.sha256(), "validation": validation.sha256()},
+            as_validated=lambda image: _middle(image, config.size),
+        )
+        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

@@ -13,8 +13,8 @@ import yaml
 from tqdm import tqdm
 
 from ..data.dataset import load_data
-from ..provenance import provenance, write_result
-from .checkpoint import load_checkpoint, states, write_file
+from ..provenance import provenance, repeatable, to_json, write_result
+from .checkpoint import load_checkpoint, write_file
 from .config import TrainConfig, load_config
 from .evaluate import evaluate
 from .metrics import SCORES
@@ -31,10 +31,8 @@ def train_command(path: str, settings: list[str], line: str) -> None:
     run = {key: pairs[key] if key == "out" else yaml.safe_load(pairs[key]) for key in RUN if key in pairs}
     config = load_config(path, [s for s in settings if s.partition("=")[0] not in RUN])
     if not run.get("out"):
-        raise ValueError("out: expected the run's folder as out=PATH, got none")
-    if not states(Path(run["out"])):  # a resumed run keeps the record of its start
-        write_result(Path(run["out"]) / "provenance.json", {"provenance": provenance(config.seed, line)})
-    (train if isinstance(config, TrainConfig) else pretrain)(config, **run)
+        raise ValueError("out: expected the run's folder as out=PATH or --out PATH, got none")
+    (train if isinstance(config, TrainConfig) else pretrain)(config, **run, command=line)
 
 
 def _settings(values: dict, prefix: str = "") -> list[str]:
@@ -62,7 +60,7 @@ def read_table(path: str | Path, settings: Sequence[str] = ()) -> dict[str, tupl
     Paths of recipes are relative to the table. The name of a run gets its seed: ``glas_t_0``. All runs of the
     first seed come first, in the table's order. `settings` are ``key=value`` each, and win over the table.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"table: no file {str(path)!r}")
     table = yaml.safe_load(path.read_text(encoding="utf8"))
@@ -109,16 +107,17 @@ def sweep(
     Returns: the table. Raises: ValueError for a bad table or part, or a result in `out` of another recipe under the
         same name; RuntimeError, after the other runs, that names those which failed.
     """
-    out, runs, failed = Path(out), read_table(table, settings), {}
+    out, runs, failed = Path(out).expanduser(), read_table(table, settings), {}
     first, of = check_part(part)
-    command = " ".join(["python -m rwkvlib sweep", Path(table).name, *settings])
+    line = [str(table), *settings, "--out", str(out)] + ["--part", part] * (part != "1/1")
+    command = f"python -m rwkvlib sweep {repeatable(line)}"
     out.mkdir(parents=True, exist_ok=True)
     bar = tqdm(list(runs.items())[first::of], desc="runs", disable=not progress)
     for name, (config, test) in bar:
         file = out / f"{name}.json"
         # Base names only: a result must not depend on where somebody keeps their files.
         names = {"data": Path(config.data).name, "pretrained": config.pretrained and Path(config.pretrained).name}
-        recipe = json.loads(json.dumps(vars(config) | names | {"test": test}))
+        recipe = json.loads(to_json(vars(config) | names | {"test": test}))
         if file.exists():
             if json.loads(file.read_text())["config"] != recipe:
                 raise ValueError(f"out: {str(file)!r} is of another recipe than the table's; choose another folder")
@@ -132,8 +131,10 @@ def sweep(
             data = load_data(config.data, test, size=config.size, column=config.split)
             scores = evaluate(model, data, protocol=config.protocol)
         except Exception as error:  # one bad run must not cost the others theirs
-            traceback.print_exc()
+            if not isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)):
+                traceback.print_exc()  # of no cause that its message names
             failed[name] = f"{type(error).__name__}: {error}"
+            bar.write(f"{name} failed: {failed[name]}")
             continue
         seconds = round(time.perf_counter() - began, 1)
         hashes = {

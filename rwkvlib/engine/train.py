@@ -5,9 +5,11 @@ In a notebook with several GPUs: ``accelerate.notebook_launcher(train, (config, 
 
 import json
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -18,15 +20,16 @@ import torch.nn as nn
 from accelerate import Accelerator, InitProcessGroupKwargs
 from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast, send_to_device, set_seed
+from filelock import FileLock, Timeout
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..data.augment import make_augmentation
 from ..data.dataset import SegmentationData, load_data
 from ..models.baselines import build_model
-from ..provenance import git_commit, library_versions
+from ..provenance import git_commit, library_versions, provenance, to_json, write_result
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
 from .config import Recipe, TrainConfig
 from .evaluate import evaluate
@@ -35,6 +38,7 @@ from .parallel import Gather, item_order
 from .predict import normalise
 from .schedules import make_schedule
 
+FREE = ("data", "data_on", "num_workers", "save_every")  # fields that change no weight: a run may be resumed with others
 PATIENCE = 20  # steps on a GPU from one look at the losses to the next
 SHARE = 0.25  # of a GPU's free memory that a set may take
 
@@ -64,6 +68,8 @@ class Task:
     validate: Callable[[nn.Module], dict[str, float]] | None  # scores
     score: str  # the one that chooses the best weights
     meta: dict  # for the header of the weights: model, overrides, size
+    hashes: dict[str, str] = field(default_factory=dict)  # of the data, by what they are for
+    as_validated: Callable[[Tensor], Tensor] | None = None  # what is done to an image in the place of `augment`
 
 
 @dataclass
@@ -77,16 +83,27 @@ class Progress:
     log: list[dict] = field(default_factory=list)
 
 
-def start(config: Recipe, out: str | Path, resume: bool | str, progress: bool) -> Accelerator:
-    """Checks that the folder `out` is free or holds this run, notes the recipe in it and prints it, seeds."""
-    out, recipe = Path(out), json.loads(json.dumps(asdict(config)))  # with lists in the place of tuples
+def differences(recipe: dict, held: dict) -> list[str]:
+    """What keeps a run from going on by another recipe than its own, one line a field."""
+    held = {"batchnorm_images": 0} | held  # runs from before the field
+    free = (*FREE, "epochs", "budget_seconds") if recipe["schedule"] == held["schedule"] == "constant" else FREE
+    fields = [f for f in dict.fromkeys([*recipe, *held]) if f not in free and recipe.get(f) != held.get(f)]
+    lines = [f"{f} is {held.get(f)!r} in the run and {recipe.get(f)!r} in the recipe" for f in fields]
+    if "epochs" in fields or "budget_seconds" in fields:
+        lines.append(
+            f"the schedule {held['schedule']!r} was planned for the run's length, and only 'constant' can be extended; "
+            "a new run takes these weights as pretrained=FOLDER"
+        )
+    return lines
+
+
+@contextmanager
+def start(config: Recipe, out: Path, resume: bool | str, progress: bool, command: str | None) -> Iterator[Accelerator]:
+    """Checks that the folder `out` is free or holds this run, keeps others out of it while this one lasts, notes the
+    command in it, which a resumed run keeps, prints the recipe, seeds."""
+    recipe = json.loads(to_json(asdict(config)))  # with lists in the place of tuples
     if resume not in (True, False, "previous"):
         raise ValueError(f"resume: expected true, false or previous, got {resume!r}")
-    if states(out) and not resume:
-        raise FileExistsError(f"out: {str(out)!r} holds a run already; resume it, or choose another folder")
-    file = out / "config.json"
-    if resume and file.exists() and json.loads(file.read_text()) != recipe:
-        raise ValueError(f"resume: {str(file)!r} is of another config than the one given")
     AcceleratorState._reset_state()  # a second run in one process may have another precision
     patience = InitProcessGroupKwargs(timeout=timedelta(hours=2))  # for the one process that validates
     # Without `cpu` Accelerate takes several processes without a GPU for as many runs of one.
@@ -96,11 +113,67 @@ def start(config: Recipe, out: str | Path, resume: bool | str, progress: bool) -
         raise ValueError("sync_batchnorm: works between GPUs only, and this run is on a CPU")
     if accelerator.is_main_process:
         out.mkdir(parents=True, exist_ok=True)
-        write_file(file, json.dumps(recipe, indent=1).encode())
-    if progress:
-        accelerator.print(config.describe())
-    set_seed(config.seed)
-    return accelerator
+    with only_run(out) if accelerator.is_main_process else nullcontext():
+        file = out / "config.json"
+        if not resume and (states(out) or (out / "model.safetensors").exists()):
+            raise FileExistsError(f"out: {str(out)!r} holds a run already; resume it, or choose another folder")
+        if states(out) and file.exists():
+            found = differences(recipe, json.loads(file.read_text(encoding="utf8")))
+            if found:
+                raise ValueError(f"resume: {str(file)!r} is of another config than the one given: {'; '.join(found)}")
+        accelerator.wait_for_everyone()  # to look before the main process writes
+        if accelerator.is_main_process and command is not None and not states(out):
+            write_result(out / "provenance.json", {"provenance": provenance(config.seed, command)})
+        if progress:
+            accelerator.print(config.describe())
+        set_seed(config.seed)
+        yield accelerator
+
+
+@contextmanager
+def only_run(out: Path) -> Iterator[None]:
+    """Holds the folder `out` for one run at a time. The lock is the system's, and ends with its process however that
+    ends. Raises: FileExistsError where another process or thread trains into it."""
+    lock = FileLock(out / ".lock", blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FileExistsError(
+            f"out: another training writes into {str(out)!r} at present; wait for it, or choose another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows does not remove a file that is open, and it does no harm
+            (out / ".lock").unlink()
+        lock.release()
+
+
+def leave_interrupts(worker: int) -> None:
+    """In a worker of the DataLoader: Ctrl-C is the main process's, which needs its workers to the end of a step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def interruptible(processes: int) -> Iterator[Callable[[], bool]]:
+    """While it lasts the first Ctrl-C only asks for the end of the run, so that it comes between two steps; the second
+    one ends it at once. Gives the function that says whether the end was asked for."""
+    asked = threading.Event()
+    # Several processes could not agree on the step, and a thread gets no signal: there Ctrl-C ends at once.
+    if processes > 1 or threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number, frame):
+        asked.set()
+        signal.signal(signal.SIGINT, before)
+        tqdm.write("stopping after this step; Ctrl-C again stops at once")
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def fit(
@@ -115,6 +188,12 @@ def fit(
 ) -> list[dict]:
     """The loop of `train` and `pretrain`; see there. The random numbers of a step (augmentation, DropPath) depend on
     seed, step and process alone, so that a resumed run needs no generator's state."""
+    divisor = getattr(task.model, "divisor", 16)  # 16: `create_model`'s halve the image four times
+    if config.size % divisor:
+        raise ValueError(
+            f"size: expected a multiple of {divisor} for {config.model}, got {config.size}; near ones: "
+            f"{config.size // divisor * divisor or divisor}, {(config.size // divisor + 1) * divisor}"
+        )
     out, is_main, processes = Path(out), accelerator.is_main_process, accelerator.num_processes
     parts = processes * config.accumulate
     if config.batch_size % parts:
@@ -142,11 +221,19 @@ def fit(
         earlier = earlier[:-1]
     if earlier:
         weights, state = load_state(earlier[-1])
+        for what, digest in state.get("hashes", {}).items():
+            if task.hashes.get(what, digest) != digest:
+                raise ValueError(
+                    f"resume: the {what} data of {config.data!r} are others than those that the run began with; "
+                    "put them back, or train anew into another folder"
+                )
         now = Progress(**state["progress"])
         plain.load_state_dict(weights)
         optimiser.load_state_dict(state["optimiser"])
         if average:
             average.load_state_dict(state["average"])
+    if is_main:
+        write_file(out / "config.json", to_json(asdict(config)).encode())
     if config.sync_batchnorm:
         nn.SyncBatchNorm.convert_sync_batchnorm(plain)  # in place, below the top
     if config.compile:
@@ -181,7 +268,7 @@ def fit(
             image, target = task.augment(image, target)
         image = normalise(image).contiguous(memory_format=torch.channels_last)
         with nullcontext() if last_part else accelerator.no_sync(model):
-            with accelerator.autocast():
+            with accelerator.autocast(), named_errors(config, image):
                 logits = model(image)
             logits = logits.float()
             if processes > 1:
@@ -204,68 +291,155 @@ def fit(
     if keep_on_device(task.data, config.data_on, accelerator.device):
         batches = task.data.batches_on(accelerator.device, order)
     else:
-        pin = accelerator.device.type == "cuda"
-        batches = iter(DataLoader(task.data, batch_sampler=order, num_workers=config.num_workers, pin_memory=pin))
+        batches = iter(
+            DataLoader(
+                task.data,
+                batch_sampler=order,
+                num_workers=config.num_workers,
+                pin_memory=accelerator.device.type == "cuda",
+                worker_init_fn=leave_interrupts,
+            )
+        )
     began = time.perf_counter() - now.seconds  # as if the run had never been interrupted
     over = read_clock()
     bar = tqdm(total=end, initial=now.step, unit="step", disable=not (progress and is_main), leave=False)
-    while now.step < end and not over:
-        set_seed(int(np.random.SeedSequence([config.seed, now.step, accelerator.process_index]).generate_state(1)[0]))
-        model.train()
-        if config.freeze_batchnorm:
-            for module in model.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        # Where time is what runs out, the schedule runs with it.
-        done = max(now.step, total * now.seconds / config.budget_seconds) if config.budget_seconds else now.step
-        lr = config.lr * ((now.step + 1) / warmup if now.step < warmup else factor(done))
-        for group in optimiser.param_groups:
-            group["lr"] = lr
-        for part in range(config.accumulate):
-            batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
-            step_forward(batch, part == config.accumulate - 1)
-        if config.clip:
-            accelerator.clip_grad_norm_(model.parameters(), config.clip)
-        optimiser.step()
-        optimiser.zero_grad()
-        if average:
-            average.update_parameters(plain)
-        now.step, now.count = now.step + 1, now.count + 1
-        bar.update()
-        over = read_clock()
-        last = over or now.step == end
-        validates = last or now.step % (config.validate_every or per_epoch) == 0
-        saves = last or now.step % (config.save_every or per_epoch) == 0
-        if validates or saves or now.step % patience == 0:
-            read_losses()
-        if validates:
-            row = dict(epoch=now.step / per_epoch, step=now.step, loss=now.loss / now.count, lr=lr)
-            if is_main and task.validate is not None:
-                row |= task.validate(kept)
-            now.log.append(dict(row, seconds=now.seconds))
-            now.loss, now.count = 0.0, 0
-            if is_main:
-                # A score may be undefined, and then it is no best one.
-                scores = [-math.inf if math.isnan(s := r.get(task.score, math.nan)) else s for r in now.log]
-                if config.choose == "last" or scores[-1] >= max(scores):
-                    save_checkpoint(out / "model.safetensors", kept, dict(meta, metrics=now.log[-1]))
-                if config.keep == "all":
-                    (out / "kept").mkdir(exist_ok=True)
-                    file = out / "kept" / f"step_{now.step:08d}.safetensors"
-                    save_checkpoint(file, kept, dict(meta, metrics=now.log[-1]), dtype=torch.float16)
-                write_file(out / "log.json", json.dumps(now.log, indent=1).encode())
-                bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
-        if is_main and saves:
-            state = dict(
-                progress=asdict(now),
-                optimiser=optimiser.state_dict(),
-                average=average.state_dict() if average else None,
-                scaler=accelerator.scaler.state_dict() if accelerator.scaler else None,
+
+    def save() -> None:
+        state = dict(
+            progress=asdict(now),
+            optimiser=optimiser.state_dict(),
+            average=average.state_dict() if average else None,
+            scaler=accelerator.scaler.state_dict() if accelerator.scaler else None,
+            hashes=task.hashes,
+        )
+        save_state(out, now.step, plain, meta, state)
+
+    with interruptible(processes) as asked_to_stop:
+        while now.step < end and not over:
+            set_seed(
+                int(np.random.SeedSequence([config.seed, now.step, accelerator.process_index]).generate_state(1)[0])
             )
-            save_state(out, now.step, plain, meta, state)
+            model.train()
+            if config.freeze_batchnorm:
+                for module in model.modules():
+                    if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                        module.eval()
+            # Where time is what runs out, the schedule runs with it.
+            done = max(now.step, total * now.seconds / config.budget_seconds) if config.budget_seconds else now.step
+            lr = config.lr * ((now.step + 1) / warmup if now.step < warmup else factor(done))
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            for part in range(config.accumulate):
+                batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
+                step_forward(batch, part == config.accumulate - 1)
+            if config.clip:
+                accelerator.clip_grad_norm_(model.parameters(), config.clip)
+            optimiser.step()
+            optimiser.zero_grad()
+            if average:
+                average.update_parameters(plain)
+            now.step, now.count = now.step + 1, now.count + 1
+            over = read_clock()
+            if config.budget_seconds:  # the steps that the time will do for
+                bar.total = min(end, max(now.step, round(now.step * config.budget_seconds / now.seconds)))
+            bar.update()
+            last = over or now.step == end
+            validates = last or now.step % (config.validate_every or per_epoch) == 0
+            stopping = asked_to_stop()
+            saves = last or stopping or now.step % (config.save_every or per_epoch) == 0
+            if validates or saves or now.step % patience == 0:
+                read_losses()
+            if validates:
+                row = dict(epoch=now.step / per_epoch, step=now.step, loss=now.loss / now.count, lr=lr)
+                with accelerator.autocast():  # all processes do the same, as SyncBatchNorm waits for them
+                    renew_statistics(kept, task, config, now.count)
+                if is_main and task.validate is not None:
+                    row |= task.validate(kept)
+                now.log.append(dict(row, seconds=now.seconds))
+                now.loss, now.count = 0.0, 0
+                if is_main:
+                    if config.choose == "last" or best_row(now.log, task.score) is now.log[-1]:
+                        save_checkpoint(out / "model.safetensors", kept, dict(meta, metrics=now.log[-1]))
+                    if config.keep == "all":
+                        (out / "kept").mkdir(exist_ok=True)
+                        file = out / "kept" / f"step_{now.step:08d}.safetensors"
+                        save_checkpoint(file, kept, dict(meta, metrics=now.log[-1]), dtype=torch.float16)
+                    write_file(out / "log.json", to_json(now.log).encode())
+                    bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
+            if is_main and saves:
+                save()
+            if stopping and not last:
+                bar.close()
+                raise KeyboardInterrupt
     bar.close()
     accelerator.wait_for_everyone()
+    if progress and now.log:
+        row = now.log[-1] if config.choose == "last" else best_row(now.log, task.score)
+        score = f"{task.score} {row[task.score]:.4g}" if task.score in row else f"loss {row['loss']:.4g}"
+        rest = "" if over or now.step == total else f"; {total - now.step} steps are left for resume=true"
+        where = out / "model.safetensors"
+        accelerator.print(f"{config.choose} weights: {score} at step {row['step']} of {now.step}, in {where}{rest}")
     return now.log
+
+
+def best_row(log: list[dict], score: str) -> dict:
+    """The last of the rows with the best score. It may be undefined, and is no best one then unless all are."""
+    scores = [-math.inf if math.isnan(s := row.get(score, math.nan)) else s for row in log]
+    return log[max(range(len(log)), key=lambda i: (scores[i], i))]
+
+
+def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -> int:
+    """Gives BatchNorm the mean and variance of training images under the present weights, in the place of running ones,
+    which lag behind weights that move fast.
+
+    The images are the same ones each time, chosen by the seed, and seen as in validation, not augmented. Training goes
+    on as it would have: it never uses running statistics. A model without BatchNorm stays as it is, at no cost.
+
+    Args:
+        steps: since the last time, which bound the cost: as many images as a seventh of them takes, at least a batch.
+    Returns: the number of images.
+    """
+    if config.freeze_batchnorm or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
+        return 0
+    count = max(config.batch_size, config.batch_size * steps // 7)
+    count = min(len(task.data), config.batchnorm_images, count)
+    if not count:
+        return 0
+    passes = max(1, count // config.batch_size)
+    size = count // passes  # of each pass alike, as update_bn weighs them alike
+    device, chosen = next(model.parameters()).device, np.random.default_rng(config.seed).permutation(len(task.data))
+
+    def images() -> Iterator[Tensor]:
+        part = Subset(task.data, chosen[: passes * size].tolist())
+        for batch in DataLoader(part, size, num_workers=config.num_workers):
+            image = batch["image"].to(device)
+            image = normalise(image if task.as_validated is None else task.as_validated(image))
+            yield image.contiguous(memory_format=torch.channels_last)
+
+    set_seed(config.seed)  # of DropPath
+    update_bn(images(), model)
+    return passes * size
+
+
+@contextmanager
+def named_errors(config: Recipe, image: Tensor) -> Iterator[None]:
+    """PyTorch's errors that have their cause in a recipe, in the recipe's words."""
+    try:
+        yield
+    except Exception as error:
+        if str(error).startswith("Expected more than 1 value per channel"):
+            raise ValueError(
+                f"batch_size: BatchNorm needs more than one value a channel, and a pass has {len(image)} image of "
+                f"{image.shape[-1]} pixels, whose deepest map is of one; take two images a pass, a larger size or "
+                "freeze_batchnorm=true"
+            ) from error
+        if config.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            first = str(error).strip().splitlines()[0]
+            raise ValueError(
+                f"compile: PyTorch could not compile the model ({first}); on a CPU it needs a C++ compiler such as "
+                "g++; compile=false trains without"
+            ) from error
+        raise
 
 
 def train(
@@ -274,46 +448,63 @@ def train(
     resume: bool | str = False,
     stop_after: int | None = None,
     progress: bool = True,
+    command: str | None = None,
 ) -> list[dict]:
     """Trains a model for segmentation on the split ``train``.
 
     Writes into the folder `out`: ``model.safetensors`` (for `load_checkpoint`: the weights that are best on the split
     of validation, or the last ones, as ``config.choose`` says), ``checkpoints/`` (the last two states, to resume from),
-    ``log.json`` (what is returned), ``config.json``, and with ``config.keep`` "all" ``kept/`` (the weights of each
-    validation).
+    ``log.json`` (what is returned, undefined scores as null), ``config.json``, and with ``config.keep`` "all" ``kept/``
+    (the weights of each validation). Ctrl-C ends a run after the step that it is in, with a checkpoint.
 
     Args:
         resume: True goes on with the run that `out` holds, if it does: the result is the same as without the
             interruption, to the bit on a CPU where no ``budget_seconds`` ties the schedule to the clock. "previous"
-            goes on from the checkpoint before the last one, where that is damaged.
+            goes on from the checkpoint before the last one, where that is damaged. The data may lie elsewhere than
+            before, but must be the same; ``num_workers`` and ``save_every`` may differ, and with the schedule
+            "constant" also ``epochs`` and ``budget_seconds``: so it can be extended.
         stop_after: stop once this many of the recipe's epochs are done, to be resumed later.
+        command: the line that repeats the run, for ``provenance.json``; None: there is no such file.
 
     Returns:
         One dict for each validation: epoch, step, loss (mean since the one before), lr (of the step), dice (mean over
         images and classes, where there is a validation split), seconds.
 
     Raises:
-        FileExistsError: `out` holds a run already and `resume` is False.
-        ValueError: `resume` with another config than the run's, a damaged checkpoint, bad data (see `load_data`).
+        FileExistsError: `out` holds a run already and `resume` is False, or another run writes into it.
+        ValueError: `resume` with another config or other data than the run's, a damaged checkpoint, bad data (see
+            `load_data`), a size that the model cannot halve.
         FloatingPointError: the loss is not finite; the message names the items. OSError: a file cannot be written.
     """
-    accelerator = start(config, out, resume, progress)
-    data = load_data(config.data, "train", size=config.size, column=config.split)
-    overrides = dict(config.overrides, num_classes=config.num_classes)
-    model = build_model(config.model, **overrides)
-    if config.pretrained:
-        report = load_encoder(model, config.pretrained, config.overrides.get("variant"))
-        overrides["variant"] = report.variant
-        accelerator.print(f"pretrained={config.pretrained}: {report}")
-    validate = None
-    if config.validation is not None:
-        validation = load_data(config.data, config.validation, size=config.size, column=config.split)
+    out = Path(out).expanduser()
+    with start(config, out, resume, progress, command) as accelerator:
+        data = load_data(config.data, "train", size=config.size, column=config.split)
+        overrides = dict(config.overrides, num_classes=config.num_classes)
+        model = build_model(config.model, **overrides)
+        if config.pretrained:
+            try:
+                report = load_encoder(model, config.pretrained, config.overrides.get("variant"))
+            except (ValueError, TypeError, OSError) as error:
+                raise type(error)(f"pretrained: {str(error).removeprefix('path_or_state_dict: ')}") from error
+            if report.variant:
+                overrides["variant"] = report.variant
+            accelerator.print(f"pretrained={config.pretrained}: {report}")
+        validate, hashes = None, {"train": data.sha256()}
+        if config.validation is not None:
+            try:
+                validation = load_data(config.data, config.validation, size=config.size, column=config.split)
+            except ValueError as error:
+                if not str(error).startswith("split: "):
+                    raise
+                raise ValueError(f"validation: {error}; without such images: validation=null choose=last") from error
+            hashes["validation"] = validation.sha256()
 
-        def validate(model: nn.Module) -> dict[str, float]:
-            table = evaluate(model, validation, protocol=config.protocol, batch_size=config.batch_size, hd95=False)
-            return {"dice": float(table["dice"].mean())}
+            def validate(model: nn.Module) -> dict[str, float]:
+                table = evaluate(model, validation, protocol=config.protocol, batch_size=config.batch_size, hd95=False)
+                return {"dice": float(table["dice"].mean())}
 
-    augment = make_augmentation(config.augment, config.size)
-    meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
-    task = Task(model, data, "mask", make_loss(config.loss, config.num_classes), augment, validate, "dice", meta)
-    return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)
+        augment = make_augmentation(config.augment, config.size)
+        meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
+        loss = make_loss(config.loss, config.num_classes)
+        task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
+        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

@@ -19,7 +19,8 @@ def _dyn_unet(filters: tuple[int, ...] = (*WIDTHS, 512)) -> dict[str, Any]:
 
 # MONAI's class, and its options where MONAI has no default or another one than is usual.
 BASELINES: dict[str, tuple[str, dict[str, Any]]] = {
-    "unet": ("UNet", dict(channels=WIDTHS, strides=(2,) * 4, num_res_units=2)),
+    "unet": ("UNet", dict(channels=WIDTHS, strides=(2,) * 4, num_res_units=2)),  # with InstanceNorm
+    "unet_batchnorm": ("UNet", dict(channels=WIDTHS, strides=(2,) * 4, num_res_units=2, norm="batch")),
     "attention_unet": ("AttentionUnet", dict(channels=WIDTHS, strides=(2,) * 4)),
     "basic_unet_plus_plus": ("BasicUNetPlusPlus", {}),
     "swin_unetr": ("SwinUNETR", {}),
@@ -47,7 +48,8 @@ class Baseline(nn.Module):
 
 
 def build_model(name: str, in_channels: int = 3, num_classes: int | None = None, **overrides: Any) -> nn.Module:
-    """A model of `create_model`, or one of MONAI's: unet, attention_unet, basic_unet_plus_plus, swin_unetr, dyn_unet.
+    """A model of `create_model`, or one of MONAI's: unet, unet_batchnorm, attention_unet, basic_unet_plus_plus,
+    swin_unetr, dyn_unet.
 
     Args: as of `create_model`; the `overrides` of MONAI's networks are MONAI's arguments.
     Raises: ValueError for an unknown name, TypeError for an unknown override.

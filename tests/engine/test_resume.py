@@ -4,15 +4,17 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import time
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from rwkvlib.__main__ import main
-from rwkvlib.data import SegmentationData
+from rwkvlib.data import SegmentationData, synthetic_polyps
 from rwkvlib.engine import checkpoint
 from rwkvlib.engine import train as module
 from rwkvlib.engine.checkpoint import load_state, states
@@ -171,3 +173,77 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_items(tmp_path, r
     assert "synthetic_5" in names and len(names) == 4
     assert "step_00000002" in str(error.value) and len(states(tmp_path)) == 1
     assert all(x.isfinite().all() for x in load_state(states(tmp_path)[-1])[0].values())
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "message"),
+    [
+        ({}, dict(lr=0.1), "lr is 0.001 in the run and 0.1 in the recipe$"),
+        ({}, dict(overrides={}), r"overrides is \{'depths': .*\} in the run and \{\} in the recipe"),
+        ({}, dict(epochs=9), "epochs is 3 in the run and 9 in the recipe; the schedule 'one_cycle' .* can be extended"),
+        (
+            dict(schedule="constant"),
+            dict(schedule="constant", lr=0.1, epochs=9),
+            "the one given: lr is 0.001 in the run",
+        ),
+    ],
+)
+def test_another_recipe_is_named_by_its_field(first, then, message, tmp_path, recipe):
+    train(recipe(**first), tmp_path, stop_after=1, progress=False)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(ValueError, match=rf"resume: '.*config\.json' is of another config .*{message}"):
+        train(recipe(**then), tmp_path, resume=True, progress=False)
+    assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_a_run_with_a_constant_rate_can_be_extended(tmp_path, recipe):
+    """Sources: nnUNet#1848, nnUNet#1745."""
+    train(recipe(schedule="constant", epochs=2), tmp_path / "a", progress=False)
+    train(recipe(schedule="constant", epochs=4), tmp_path / "a", resume=True, progress=False)
+    train(recipe(schedule="constant", epochs=4), tmp_path / "b", progress=False)
+    assert_same_end(tmp_path / "b", tmp_path / "a")
+    assert json.loads((tmp_path / "a" / "config.json").read_text())["epochs"] == 4
+
+
+@pytest.fixture
+def own_data(tmp_path):
+    """Writes a data set of eight images and two for validation, drawn from `seed`."""
+
+    def write(name, seed=0, validation_seed=100):
+        root = tmp_path / name
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+        rows = ["name,split"]
+        for i in range(10):
+            image, mask = synthetic_polyps(seed + i if i < 8 else validation_seed + i, 32)
+            Image.fromarray(image).save(root / "images" / f"{i}.png")
+            Image.fromarray(mask).save(root / "masks" / f"{i}.png")
+            rows.append(f"{i},{'train' if i < 8 else 'validation'}")
+        (root / "items.csv").write_text("\n".join(rows))
+        return str(root)
+
+    return write
+
+
+def test_the_data_may_move_but_not_change(tmp_path, recipe, own_data):
+    run = tmp_path / "run"
+    train(recipe(data=own_data("there")), tmp_path / "whole", progress=False)
+    train(recipe(data=own_data("here")), run, stop_after=1, progress=False)
+    weights = load_state(states(run)[-1])[0]
+    for changed, what in ((own_data("new", seed=50), "train"), (own_data("new", validation_seed=200), "validation")):
+        with pytest.raises(ValueError, match=f"resume: the {what} data of '.*new' are others than those that the run"):
+            train(recipe(data=changed), run, resume=True, progress=False)
+    assert len(states(run)) == 1 and json.loads((run / "config.json").read_text())["data"] == str(tmp_path / "here")
+    assert all(torch.equal(x, weights[key]) for key, x in load_state(states(run)[-1])[0].items())
+    (tmp_path / "here").rename(tmp_path / "moved")
+    train(recipe(data=str(tmp_path / "moved"), save_every=1), run, resume=True, progress=False)
+    assert_same_end(tmp_path / "whole", run)
+
+
+def test_finished_weights_without_checkpoints_are_not_overwritten(tmp_path, recipe):
+    train(recipe(epochs=1), tmp_path, progress=False)
+    shutil.rmtree(tmp_path / "checkpoints")  # as people do for the space
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        train(recipe(epochs=1, seed=1), tmp_path, progress=False)
+    assert (tmp_path / "model.safetensors").read_bytes() == before

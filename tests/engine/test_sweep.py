@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from rwkvlib.__main__ import main
 from rwkvlib.engine import sweep as module
 from rwkvlib.engine.checkpoint import states
 from rwkvlib.engine.sweep import read_table, sweep
@@ -63,7 +64,7 @@ def test_two_processes_share_a_table(tmp_path, write_table):
     both = sweep(path, tmp_path / "out", progress=False, part="2/2", settings=settings)
     assert list(both["name"]) == ["a_0", "b_0", "a_1", "b_1"]
     provenance = json.loads((tmp_path / "out" / "b_1.json").read_text())["provenance"]
-    assert provenance["command"] == "python -m rwkvlib sweep table.yaml epochs=2 lr=0.1"
+    assert provenance["command"] == "python -m rwkvlib sweep table.yaml epochs=2 lr=0.1 --out out --part 2/2"
     for part in ("0/2", "3/2", "1", "a/b", ""):
         with pytest.raises(ValueError, match="part: expected K/N with K from 1 to N, got"):
             sweep(path, tmp_path / "out", part=part)
@@ -92,12 +93,15 @@ def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path, write_table, st
     assert (tmp_path / "out" / "t_0.json").read_bytes() == before
 
 
-def test_one_failing_run_does_not_cost_the_others_theirs(tmp_path, write_table):
+def test_one_failing_run_does_not_cost_the_others_theirs(tmp_path, write_table, capsys):
     runs = {"bad": {"config": "recipe.yaml", "batch_size": 64}, "good": {"config": "recipe.yaml", "epochs": 1}}
     with pytest.raises(RuntimeError, match=r"runs: bad_0 failed \(ValueError: batch_size: expected at most the 8"):
         sweep(write_table(runs), tmp_path / "out", progress=False)
     assert (tmp_path / "out" / "good_0.json").exists() and not (tmp_path / "out" / "bad_0.json").exists()
     assert list(pd.read_csv(tmp_path / "out" / "table.csv")["name"]) == ["good_0"]
+    with pytest.raises(SystemExit, match=r"^error: runs: bad_0 failed \(ValueError: batch_size: "):
+        main(["sweep", str(tmp_path / "table.yaml"), "--out", str(tmp_path / "out")])
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_budget_holds_for_every_run(tmp_path, write_table):

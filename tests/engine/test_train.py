@@ -1,26 +1,41 @@
 """The trainer: what each field of a recipe does."""
 
+import json
+import os
+import re
+import signal
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn as nn
 from PIL import Image
+from torch.optim.swa_utils import update_bn
 
 from rwkvlib import create_model, load_checkpoint
 from rwkvlib.__main__ import main
-from rwkvlib.data import synthetic_polyps
+from rwkvlib.data import load_data, synthetic_polyps
 from rwkvlib.engine import train as module
 from rwkvlib.engine.checkpoint import load_state, save_checkpoint, states
-from rwkvlib.engine.train import train
+from rwkvlib.engine.config import TrainConfig
+from rwkvlib.engine.predict import normalise
+from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, train
 from rwkvlib.models.baselines import BASELINES
 
+STATISTICS = re.compile(r"running_(mean|var)$|num_batches_tracked$")
 TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
 
 
 def weights(run):
     return load_state(states(run)[-1])[0]
+
+
+def learnt(run):
+    """Without BatchNorm's statistics, which training does not use."""
+    return {key: x for key, x in weights(run).items() if not STATISTICS.search(key)}
 
 
 def same(a, b):
@@ -83,7 +98,7 @@ def test_frozen_batchnorm_keeps_its_statistics(tmp_path, recipe):
 def test_the_average_of_the_weights_is_what_is_kept(tmp_path, recipe):
     train(recipe(epochs=3, ema=0.5, choose="last"), tmp_path / "ema", progress=False)
     train(recipe(epochs=3, choose="last"), tmp_path / "plain", progress=False)
-    assert same(weights(tmp_path / "ema"), weights(tmp_path / "plain")), "it does not touch the training"
+    assert same(learnt(tmp_path / "ema"), learnt(tmp_path / "plain")), "it does not touch the training"
     average = load_state(states(tmp_path / "ema")[-1])[1]["average"]
     kept = load_checkpoint(tmp_path / "ema" / "model.safetensors")[0].state_dict()
     assert same(kept, {key.removeprefix("module."): x for key, x in average.items()})
@@ -210,7 +225,7 @@ def test_images_come_from_the_column_that_the_recipe_names(tmp_path, recipe):
     ("arguments", "message"),
     [
         (["nowhere.yaml", "out=x"], "config: no file 'nowhere.yaml'"),
-        (["r.yaml"], "out: expected the run's folder as out=PATH, got none"),
+        (["r.yaml"], "out: expected the run's folder as out=PATH or --out PATH, got none"),
         (["r.yaml", "out=x", "data=nowhere"], "data: expected a folder or zip"),
         (["r.yaml", "out=x", "model=u"], "model: expected one of"),
         (["r.yaml", "out=x", "augment=some"], "augment: expected one of none, default"),
@@ -225,3 +240,181 @@ def test_the_command_line_says_what_is_wrong(arguments, message, tmp_path, write
     with pytest.raises(SystemExit) as error:
         main(["train", *arguments])
     assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("more", [{}, {"ema": 0.5}, {"accumulate": 2}], ids=["plain", "average", "accumulated"])
+def test_the_statistics_saved_are_those_of_the_weights_and_training_goes_on_as_before(more, tmp_path, recipe):
+    common = dict(choose="last", overrides=dict(TINY, drop_path=0.0), **more)
+    log = train(recipe(**common), tmp_path / "new", progress=False)
+    old = train(recipe(batchnorm_images=0, **common), tmp_path / "old", progress=False)
+    assert same(learnt(tmp_path / "new"), learnt(tmp_path / "old"))
+    assert [row["loss"] for row in log] == [row["loss"] for row in old]
+    saved, meta = load_checkpoint(tmp_path / "new" / "model.safetensors")
+    lagging, _ = load_checkpoint(tmp_path / "old" / "model.safetensors")
+    before = {key: x.clone() for key, x in saved.state_dict().items()}
+    data = load_data("synthetic:8", "train", size=32)
+    images = torch.stack([data[i]["image"] for i in np.random.default_rng(0).permutation(8)[:4]])
+    update_bn([normalise(images)], saved.train())
+    for key, x in saved.state_dict().items():
+        torch.testing.assert_close(x, before[key], atol=1e-4, rtol=1e-3)
+    lags = [key for key, x in lagging.state_dict().items() if not torch.allclose(x, before[key], atol=0.01)]
+    assert len(lags) > 10 and all(STATISTICS.search(key) for key in lags)
+    assert meta["metrics"]["dice"] == log[-1]["dice"]
+
+
+def test_new_statistics_cost_what_they_may_and_nothing_without_batchnorm(recipe, monkeypatch):
+    calls = []
+    monkeypatch.setattr(module, "update_bn", lambda images, model: calls.append([len(x) for x in images]))
+    data = load_data("synthetic:40", "train", size=32)
+    task = Task(nn.BatchNorm2d(3), data, "mask", None, None, None, "dice", {})
+    for fields, steps, count in (
+        (dict(batch_size=4), 3, 4),
+        (dict(batch_size=4), 28, 16),
+        (dict(batch_size=4), 1000, 40),
+        (dict(batch_size=4, batchnorm_images=10), 1000, 10),
+        (dict(batch_size=16, batchnorm_images=10), 3, 10),
+        (dict(batch_size=16), 8, 18),
+        (dict(batch_size=16), 1000, 40),
+        (dict(batchnorm_images=0), 1000, 0),
+        (dict(freeze_batchnorm=True), 1000, 0),
+    ):
+        assert renew_statistics(task.model, task, recipe(**fields), steps) == count
+    assert calls == [[4], [4] * 4, [4] * 10, [5, 5], [10], [18], [20, 20]], "no odd image, which may have no variance"
+    assert renew_statistics(nn.InstanceNorm2d(3, affine=True), task, recipe(), 1000) == 0 and len(calls) == 7
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (dict(size=40), "size: expected a multiple of 16 for rwkv_unet_t, got 40; near ones: 32, 48"),
+        (
+            dict(model="unet", overrides=dict(channels=[4] * 6, strides=[2] * 5), size=48),
+            "size: expected a multiple of 32 for unet, got 48; near ones: 32, 64",
+        ),
+        (
+            dict(size=16, batch_size=1),
+            "batch_size: BatchNorm needs more than one value a channel, and a pass has 1 image",
+        ),
+        (dict(size=16, batch_size=2, accumulate=2), "batch_size: BatchNorm needs more than one value a channel"),
+        (dict(validation="val"), r"validation: split: expected one of .*validation=null choose=last"),
+    ],
+)
+def test_what_cannot_be_trained_is_said_in_the_recipes_words(fields, message, tmp_path, recipe, monkeypatch):
+    if "size" in fields and fields["size"] > 16:
+        monkeypatch.setattr(module, "item_order", lambda *a: pytest.fail("it was not refused before the first step"))
+    with pytest.raises(ValueError, match=message):
+        train(recipe(**fields), tmp_path, progress=False)
+
+
+def test_a_failing_compiler_is_named(tmp_path, recipe, monkeypatch):
+    def backend(graph, inputs):
+        raise RuntimeError("No working C++ compiler found")
+
+    compile = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **kw: compile(f, backend=backend))
+    small = dict(model="unet", overrides=dict(channels=[4, 8, 8], strides=[2, 2]))
+    with pytest.raises(ValueError, match=r"compile: PyTorch could not compile the model \(.*C\+\+ compiler such as g"):
+        train(recipe(compile=True, **small), tmp_path, progress=False)
+
+
+def test_undefined_scores_are_null_in_the_log(tmp_path, recipe, monkeypatch):
+    import pandas as pd
+
+    monkeypatch.setattr(module, "evaluate", lambda *a, **kw: pd.DataFrame({"dice": [float("nan")]}))
+    log = train(recipe(epochs=1), tmp_path, progress=False)
+    assert np.isnan(log[-1]["dice"])
+
+    def no_constant(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    stored = json.loads((tmp_path / "log.json").read_text(), parse_constant=no_constant)
+    assert stored[-1]["dice"] is None and load_checkpoint(tmp_path)[1]["metrics"]["dice"] is None
+
+
+def test_the_best_row_is_the_last_of_equals_and_never_an_undefined_one():
+    rows = [{"d": 0.5}, {"d": 0.5}, {"d": float("nan")}, {"d": 0.1}]
+    assert best_row(rows, "d") is rows[1] and best_row(rows[2:3], "d") is rows[2]
+    assert best_row([{"d": float("nan")}] * 2 + rows[:1], "d") is rows[0]
+
+
+def test_the_end_says_the_best_score_and_where_the_weights_are(tmp_path, recipe, capsys):
+    train(recipe(), tmp_path, stop_after=2)
+    assert f"in {tmp_path / 'model.safetensors'}; 2 steps are left for resume=true" in capsys.readouterr().out
+    log = train(recipe(), tmp_path, resume=True)
+    best = best_row(log, "dice")
+    line = f"best weights: dice {best['dice']:.4g} at step {best['step']} of 6, in {tmp_path / 'model.safetensors'}"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_the_bar_counts_to_what_the_budget_allows(tmp_path, recipe, monkeypatch):
+    bars, tqdm = [], module.tqdm
+    monkeypatch.setattr(module, "tqdm", lambda *a, **kw: (bars.append(tqdm(*a, **kw | {"disable": True})), bars[-1])[1])
+    log = train(recipe(epochs=10_000, budget_seconds=2), tmp_path)
+    assert abs(bars[0].total - log[-1]["step"]) <= 1
+
+
+def test_paths_may_be_objects_and_begin_at_home(tmp_path, recipe, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    config = TrainConfig(data=Path("~/mine"), pretrained=Path("~/w.pth"))
+    assert config.data == str(tmp_path / "mine") and config.pretrained == str(tmp_path / "w.pth")
+    train(recipe(epochs=1), "~/run", progress=False)
+    assert (tmp_path / "run" / "model.safetensors").exists() and not Path("~").exists()
+
+
+def test_two_runs_never_write_into_one_folder(tmp_path, recipe, start_process):
+    holder = start_process(
+        "-c",
+        "import sys, time; from pathlib import Path; from rwkvlib.engine.train import only_run\n"
+        f"with only_run(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)",
+    )
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(FileExistsError, match=r"out: another training writes into .* at present"):
+        train(recipe(), tmp_path, progress=False)
+    assert not (tmp_path / "config.json").exists(), "refused before anything is written"
+    holder.kill()
+    holder.wait()
+    train(recipe(epochs=1), tmp_path, progress=False)
+    assert not (tmp_path / ".lock").exists(), "a lock whose process was killed holds nobody up"
+    with only_run(tmp_path), pytest.raises(FileExistsError, match="another training"), only_run(tmp_path):
+        pass
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, write_recipe, start_process):
+    path, out = (
+        write_recipe(data="synthetic:8", epochs=1000, save_every=10_000, validate_every=10_000),
+        tmp_path / "run",
+    )
+    code = "import sys, rwkvlib.engine.train as t; from rwkvlib.__main__ import main\n"
+    code += "forward = t.normalise\ndef told(x): print('step', flush=True); return forward(x)\nt.normalise = told\n"
+    process = start_process("-c", code + f"main(['train', {str(path)!r}, 'lr=1e-4', '--out', {str(out)!r}])")
+    for line in process.stdout:
+        if line.endswith("step\n"):  # behind the bar, which ends no line
+            break
+    os.kill(process.pid, signal.SIGINT)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 130 and "Traceback" not in rest
+    assert rest.splitlines()[-1] == (
+        f"interrupted; go on with: python -m rwkvlib train {path} lr=1e-4 out={out} resume=true"
+    )
+    (state,) = states(out)
+    step = load_state(state)[1]["progress"]["step"]
+    assert 1 <= step < 100
+    main(["train", str(path), "lr=1e-4", f"out={out}", "resume=true", "stop_after=100"])
+    assert load_state(states(out)[-1])[1]["progress"]["step"] == 200
+
+
+def test_the_command_takes_out_as_an_option_and_records_what_can_be_run_again(tmp_path, write_recipe, monkeypatch):
+    write_recipe("r.yaml", epochs=1)
+    monkeypatch.chdir(tmp_path)
+    for given in (["--out", "runs/a", "r.yaml", "lr=1e-4"], ["r.yaml", "out=runs/b", "lr=1e-4"]):
+        monkeypatch.setattr(sys, "argv", ["x", "train", *given])
+        main()
+        out = next(word for word in given if "runs/" in word).removeprefix("out=")
+        record = json.loads((tmp_path / out / "provenance.json").read_text())["provenance"]
+        assert record["command"] == f"python -m rwkvlib train {' '.join(given)}"
+    main(["train", "r.yaml", "lr=1e-4", "--out", "runs/c", "seed=3"])
+    assert json.loads((tmp_path / "runs/c/config.json").read_text())["seed"] == 3
+    for words in (["r.yaml", "--out", "runs/d", "--lr", "1"], ["r.yaml", "--out", "runs/d", "other.yaml"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["train", *words])
+        assert caught.value.code == 2 and not (tmp_path / "runs/d").exists()
