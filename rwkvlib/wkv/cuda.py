@@ -51,7 +51,7 @@ def macros(dtype: torch.dtype) -> dict[str, str]:
 def remedy() -> str:
     """What installs the packages that the kernel needs, for this PyTorch."""
     major = (torch.version.cuda or "13").split(".")[0]
-    return f"for the CUDA kernel: pip install 'cuda-core[cu{major}]'"
+    return f"for the CUDA kernel: pip install 'cuda-core[cu{major}]'; python -m rwkvlib doctor checks it"
 
 
 def nvrtc_version() -> str:
