@@ -38,7 +38,8 @@ from .parallel import Gather, item_order
 from .predict import normalise
 from .schedules import make_schedule
 
-FREE = ("data", "data_on", "num_workers", "save_every")  # fields that change no weight: a run may be resumed with others
+# Fields that change no weight: a run may be resumed with others.
+FREE = ("data", "data_on", "num_workers", "save_every")
 PATIENCE = 20  # steps on a GPU from one look at the losses to the next
 SHARE = 0.25  # of a GPU's free memory that a set may take
 

@@ -8,6 +8,7 @@ device), numba_cpu.py (the fast one on a CPU), cuda.py and bi_wkv.cu (the fast o
 import importlib.util
 import math
 import warnings
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -123,7 +124,6 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
     return _bi_wkv(w, u, k, v, backend, recorded)[0]
 
 
-@torch.compiler.assume_constant_result  # torch.compile guards both by itself
 def _transformed() -> bool:
     """Whether forward-mode AD or a transform of torch.func that differentiates is under way."""
     if torch.autograd.forward_ad._current_level >= 0:  # of torch.func.jvp as well
@@ -131,6 +131,11 @@ def _transformed() -> bool:
     transforms = torch._C._functorch.get_interpreter_stack() or ()  # torch.func has no public way to ask
     kinds = torch._C._functorch.TransformType
     return any(transform.key() in (kinds.Grad, kinds.Jvp) for transform in transforms)
+
+
+# What torch.compiler.assume_constant_result does, but for importing the compiler, which takes seconds. torch.compile
+# guards both states by itself.
+_transformed._dynamo_marked_constant = True
 
 
 def _tree_output(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -161,7 +166,23 @@ def _accumulation_dtype(*tensors: Tensor) -> torch.dtype:
     return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
 
 
-@torch.library.custom_op("rwkvlib::bi_wkv", mutates_args=())
+_library = torch.library.Library("rwkvlib", "FRAGMENT")
+
+
+def _operator(name: str) -> Callable[[Callable], torch._ops.OpOverload]:
+    """Makes a function on tensors an operator of PyTorch, as torch.library.custom_op does. But an operator of that kind
+    imports torch.compile's machinery at its first call, which takes seconds, and checks more at each call."""
+
+    def register(function: Callable) -> torch._ops.OpOverload:
+        schema = torch.library.infer_schema(function, mutates_args=(), op_name=name)
+        _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _library.impl(name, function, "CompositeExplicitAutograd")
+        return getattr(torch.ops.rwkvlib, name).default
+
+    return register
+
+
+@_operator("bi_wkv")
 def _bi_wkv(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, with_logden: bool = True
 ) -> tuple[Tensor, Tensor]:
@@ -179,13 +200,13 @@ def _prepared(dtype: torch.dtype, io_dtype: torch.dtype, w: Tensor, u: Tensor, *
     return [x.to(dtype).contiguous() for x in (w, u)] + [x.to(io_dtype).contiguous() for x in others]
 
 
-@_bi_wkv.register_fake
+@torch.library.register_fake(_bi_wkv, lib=_library)
 def _(w, u, k, v, backend, with_logden=True):
     # Contiguous whatever the strides of k: all backends return it so.
     return v.new_empty(v.shape), k.new_empty(k.shape if with_logden else 0, dtype=_accumulation_dtype(w, u, k))
 
 
-@torch.library.custom_op("rwkvlib::bi_wkv_backward", mutates_args=())
+@_operator("bi_wkv_backward")
 def _bi_wkv_backward(
     w: Tensor,
     u: Tensor,
@@ -211,7 +232,7 @@ def _bi_wkv_backward(
     return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
 
 
-@_bi_wkv_backward.register_fake
+@torch.library.register_fake(_bi_wkv_backward, lib=_library)
 def _(w, u, k, v, y, logden, gy, glogden, backend):
     return tuple(x.new_empty(x.shape) for x in (w, u, k, v))
 
@@ -240,10 +261,10 @@ def _vjp(function, tensors: list[Tensor], dtype: torch.dtype, cotangents: Tensor
     return [grad.to(x.dtype) for grad, x in zip(vjp(cotangents), tensors, strict=True)]
 
 
-_bi_wkv.register_autograd(_backward, setup_context=_setup_context)
+torch.library.register_autograd(_bi_wkv, _backward, setup_context=_setup_context, lib=_library)
 
 
-@torch.library.custom_op("rwkvlib::bi_wkv_published", mutates_args=())
+@_operator("bi_wkv_published")
 def _published(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
     T, L = k.shape[1], math.ceil(k.shape[1] / 32)
     if T > 1024 or (w.numel() and w.device.type != "cuda" and w.abs().max().item() * L > 0.5):
@@ -258,12 +279,12 @@ def _published(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str) -> Tens
     return tree.published(*inputs).to(v.dtype)
 
 
-@_published.register_fake
+@torch.library.register_fake(_published, lib=_library)
 def _(w, u, k, v, backend):
     return v.new_empty(v.shape)
 
 
-@torch.library.custom_op("rwkvlib::bi_wkv_published_backward", mutates_args=())
+@_operator("bi_wkv_published_backward")
 def _published_backward(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, gy: Tensor, backend: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -277,7 +298,7 @@ def _published_backward(
     return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
 
 
-@_published_backward.register_fake
+@torch.library.register_fake(_published_backward, lib=_library)
 def _(w, u, k, v, gy, backend):
     return tuple(x.new_empty(x.shape) for x in (w, u, k, v))
 
@@ -296,7 +317,7 @@ def _published_autograd(ctx, gy):
     return *_published_backward(*tensors, gy, ctx.backend), None
 
 
-_published.register_autograd(_published_autograd, setup_context=_published_setup_context)
+torch.library.register_autograd(_published, _published_autograd, setup_context=_published_setup_context, lib=_library)
 
 _warned: set[str] = set()
 
