@@ -126,7 +126,7 @@ def test_too_little_time_starts_no_pair(tmp_path):
 
 def test_the_whole_plan_on_a_cpu(tmp_path):
     """Every part is started; those that need a GPU say so, and the training scores both networks of a pair."""
-    assert run_all.main(["--rehearse", "--budget", "900", "--out", str(tmp_path)]) == 1
+    assert run_all.main(["--rehearse", "--budget", "3000", "--out", str(tmp_path)]) == 1
     statuses = {p.name: stored(tmp_path, p.name)["status"] for p in run_all.plan()}
     well = ("doctor", "tests", "operator", "first_use", "models", "training")
     assert {name: statuses[name] for name in well} == dict.fromkeys(well, "done")
