@@ -136,3 +136,8 @@ def test_no_recipe_runs_code(tmp_path):
     (tmp_path / "bad.yaml").write_text("data: !!python/object/apply:os.getcwd []")
     with pytest.raises(ValueError, match="is not YAML"):
         load_config(tmp_path / "bad.yaml")
+
+
+def test_the_old_name_of_the_published_protocol_is_read(write_recipe):
+    assert load_config(write_recipe(protocol="paper")).protocol == "published"
+    assert load_config(write_recipe(), ["protocol=published"]).protocol == "published"

@@ -146,3 +146,19 @@ def test_forward_mode_goes_through_a_whole_network(variant):
         found = torch.func.jvp(model, (image,), (tangent,))[1]
     assert expected.abs().max() > 1e-3
     assert (found - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_per_sample_gradients_of_a_whole_network_equal_those_of_one_image_at_a_time():
+    model = rwkvlib.create_model("rwkv_unet_t", depths=(1, 1, 2, 2), dims=(8, 8, 16, 16)).eval().double()
+    parameters, buffers = (dict(found) for found in (model.named_parameters(), model.named_buffers()))
+    images = torch.rand(2, 3, 16, 16).double()
+
+    def loss(parameters, image):
+        return torch.func.functional_call(model, (parameters, buffers), (image[None],)).square().mean()
+
+    plain = {name: p.detach() for name, p in parameters.items()}
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(plain, images)
+    for i in range(2):
+        expected = torch.autograd.grad(model(images[i : i + 1]).square().mean(), list(parameters.values()))
+        for name, grad in zip(parameters, expected, strict=True):
+            assert_near(found[name][i], grad, 1e-12, name)
