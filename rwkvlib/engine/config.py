@@ -46,7 +46,7 @@ class Recipe:
     sync_batchnorm: bool = False  # statistics over all GPUs
     freeze_batchnorm: bool = False  # running statistics are used and kept, as in eval mode
     # At most so many training images, not augmented, give BatchNorm new statistics before each validation, for what is
-    # validated and saved; fewer after fewer steps, that it costs less than a twentieth of them. 0: the running ones.
+    # validated and saved; fewer after fewer steps, so that it costs about a twentieth of a run at most. 0: none do.
     batchnorm_images: int = 128
     ema: float = 0  # decay of an average of the weights, which is then what is validated and kept; 0: none
     seed: int = 0

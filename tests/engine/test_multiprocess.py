@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from rwkvlib.engine.checkpoint import load_state, states
+from rwkvlib.data import load_data
+from rwkvlib.engine.checkpoint import load_checkpoint, load_state, states
 from rwkvlib.engine.config import load_config
 from rwkvlib.engine.parallel import item_order
-from rwkvlib.engine.train import train
+from rwkvlib.engine.train import Task, renew_statistics, train
 
 
 def take(count, *arguments):
@@ -49,13 +50,23 @@ def test_two_processes_equal_one(tmp_path, write_recipe, start_process, one_thre
     )
     runs = {f"{n}": ["overrides.drop_path=0", f"accumulate={n}"] for n in (1, 2)}
     commands = [["train", str(path), *settings, f"out={tmp_path / name}"] for name, settings in runs.items()]
+    free = ["freeze_batchnorm=false", "overrides.drop_path=0", "choose=last"]
+    commands.append(["train", str(path), *free, f"out={tmp_path / 'free'}"])
     lines = ["import torch", "from rwkvlib.__main__ import main", "torch.set_num_threads(1)"]
     (tmp_path / "both.py").write_text("\n".join([*lines, f"for command in {commands!r}:", "    main(command)"]))
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     process = start_process(*launch, tmp_path / "both.py")
     output = process.communicate(timeout=120)[0]
     assert process.returncode == 0, output
-    assert output.count("  batch_size: 8\n") == 2, "a run of two processes, not two runs"
+    assert output.count("  batch_size: 8\n") == 3, "runs of two processes, not two runs each"
+    # The statistics that are saved are those of the weights, over images of all processes.
+    saved, _ = load_checkpoint(tmp_path / "free")
+    before = {key: x.clone() for key, x in saved.state_dict().items()}
+    data = load_data("synthetic:16", "train", size=32)
+    task = Task(saved, data, "mask", None, None, None, "dice", {})
+    assert renew_statistics(saved.train(), task, load_config(path, free), 2) == 8
+    for key, x in saved.state_dict().items():
+        torch.testing.assert_close(x, before[key], atol=1e-5, rtol=1e-4, msg=key)
     for name, settings in runs.items():
         one = train(load_config(path, settings), tmp_path / f"alone {name}", progress=False)
         a, b = (load_state(states(tmp_path / folder)[-1]) for folder in (name, f"alone {name}"))

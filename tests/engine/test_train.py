@@ -22,7 +22,7 @@ from rwkvlib.engine import train as module
 from rwkvlib.engine.checkpoint import load_state, save_checkpoint, states
 from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.predict import normalise
-from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, train
+from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, train, typical_images
 from rwkvlib.models.baselines import BASELINES
 
 STATISTICS = re.compile(r"running_(mean|var)$|num_batches_tracked$")
@@ -253,7 +253,7 @@ def test_the_statistics_saved_are_those_of_the_weights_and_training_goes_on_as_b
     lagging, _ = load_checkpoint(tmp_path / "old" / "model.safetensors")
     before = {key: x.clone() for key, x in saved.state_dict().items()}
     data = load_data("synthetic:8", "train", size=32)
-    images = torch.stack([data[i]["image"] for i in np.random.default_rng(0).permutation(8)[:4]])
+    images = torch.stack([data[i]["image"] for i in typical_images(data, 4, 0)])
     update_bn([normalise(images)], saved.train())
     for key, x in saved.state_dict().items():
         torch.testing.assert_close(x, before[key], atol=1e-4, rtol=1e-3)
@@ -269,17 +269,17 @@ def test_new_statistics_cost_what_they_may_and_nothing_without_batchnorm(recipe,
     task = Task(nn.BatchNorm2d(3), data, "mask", None, None, None, "dice", {})
     for fields, steps, count in (
         (dict(batch_size=4), 3, 4),
-        (dict(batch_size=4), 28, 16),
+        (dict(batch_size=4), 20, 16),
         (dict(batch_size=4), 1000, 40),
         (dict(batch_size=4, batchnorm_images=10), 1000, 10),
         (dict(batch_size=16, batchnorm_images=10), 3, 10),
-        (dict(batch_size=16), 8, 18),
+        (dict(batch_size=16), 8, 25),
         (dict(batch_size=16), 1000, 40),
         (dict(batchnorm_images=0), 1000, 0),
         (dict(freeze_batchnorm=True), 1000, 0),
     ):
         assert renew_statistics(task.model, task, recipe(**fields), steps) == count
-    assert calls == [[4], [4] * 4, [4] * 10, [5, 5], [10], [18], [20, 20]], "no odd image, which may have no variance"
+    assert calls == [[4], [4] * 4, [4] * 10, [5, 5], [10], [25], [20, 20]], "no odd image, which may have no variance"
     assert renew_statistics(nn.InstanceNorm2d(3, affine=True), task, recipe(), 1000) == 0 and len(calls) == 7
 
 
@@ -418,3 +418,12 @@ def test_the_command_takes_out_as_an_option_and_records_what_can_be_run_again(tm
         with pytest.raises(SystemExit) as caught:
             main(["train", *words])
         assert caught.value.code == 2 and not (tmp_path / "runs/d").exists()
+
+
+def test_the_images_that_statistics_are_taken_of_are_like_all():
+    data = load_data("synthetic:128", "train", size=32)
+    chosen, drawn = typical_images(data, 16, 0), np.random.default_rng(0).permutation(128)[:16]
+    assert chosen == typical_images(data, 16, 0) != typical_images(data, 16, 1) and len(set(chosen)) == 16
+    off = lambda places: np.abs(data.images[places].mean((0, 1, 2)) - data.images.mean((0, 1, 2))).max()  # noqa: E731
+    assert off(chosen) < 0.5 * off(drawn)
+    assert sorted(typical_images(data, 128, 0)) == list(range(128))
