@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from rwkvlib.analysis import count_macs, count_parameters
-from rwkvlib.engine.predict import fold_batchnorm
 from rwkvlib.models.baselines import build_model
+from rwkvlib.models.folding import fold_batchnorm
 from rwkvlib.provenance import provenance, write_result
 
 MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "attention_unet", "basic_unet_plus_plus", "swin_unetr"]

@@ -16,9 +16,10 @@ import torch
 from bench_models import interleaved
 
 from rwkvlib.analysis import count_parameters
+from rwkvlib.data.pixels import normalise
 from rwkvlib.engine.export import export_onnx
-from rwkvlib.engine.predict import fold_batchnorm, normalise
 from rwkvlib.models.baselines import build_model
+from rwkvlib.models.folding import fold_batchnorm
 from rwkvlib.provenance import provenance, write_result
 
 MODELS = {f"RWKV-UNet-{size.upper()}": f"rwkv_unet_{size}" for size in "tsb"} | {"U-Net (MONAI)": "unet"}

@@ -9,6 +9,8 @@ import pooch
 import requests
 from tqdm import tqdm
 
+from rwkvlib.files import replacing, write_file
+
 from .entry import Entry
 
 SUMS = "SHA256SUMS"
@@ -34,9 +36,7 @@ def download(entry: Entry, raw: str | Path) -> Path:
         pooch.retrieve(url, sums.get(name), fname=name, path=raw, downloader=partial(_resume, raw / f"{name}.part"))
         if name not in sums:
             sums[name] = pooch.file_hash(raw / name)
-            temporary = raw / f"{SUMS}.tmp"
-            temporary.write_text("".join(f"{digest}  {file}\n" for file, digest in sorted(sums.items())))
-            temporary.replace(raw / SUMS)
+            write_file(raw / SUMS, "".join(f"{digest}  {file}\n" for file, digest in sorted(sums.items())))
         _unpack(raw / name, raw)
     return raw
 
@@ -76,7 +76,5 @@ def _unpack(archive: Path, folder: Path) -> None:
             if member.is_dir() or (target.exists() and target.stat().st_size == member.file_size):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{target.name}.tmp")
-            with content.open(member) as source, temporary.open("wb") as file:
+            with replacing(target) as temporary, content.open(member) as source, temporary.open("wb") as file:
                 shutil.copyfileobj(source, file)
-            temporary.replace(target)

@@ -54,6 +54,7 @@ def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
     from .data.dataset import has_volumes, iter_cases, load_data
     from .engine.evaluate import evaluate
+    from .files import write_file
     from .provenance import provenance, write_result
 
     model, meta = _load(args.checkpoint)
@@ -103,9 +104,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         seed = result["config"]["seed"]
     result["provenance"] = provenance(seed, command_line())
     out.mkdir(parents=True, exist_ok=True)
-    temporary = out / ".cases.csv"
-    table.to_csv(temporary, index=False, float_format="%.6g")
-    temporary.replace(out / "cases.csv")
+    write_file(out / "cases.csv", table.to_csv(index=False, float_format="%.6g"))
     write_result(out / "summary.json", result)
 
 
@@ -141,7 +140,7 @@ def add_predict(commands) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from .engine.predict import predict_files
+    from .engine.predict_files import predict_files
 
     hu = args.hu if args.hu is None else tuple(args.hu) or (-125.0, 275.0)
     if hu is not None and len(hu) != 2:

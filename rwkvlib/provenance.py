@@ -13,6 +13,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .files import write_file
+
 LIBRARIES = ("torch", "numpy", "numba", "monai", "kornia", "accelerate", "scipy", "pandas", "cuda-core")
 
 
@@ -119,10 +121,5 @@ def write_result(path: Path | str, result: dict[str, Any]) -> Path:
         raise ValueError(f"{path}: a result needs a 'provenance' entry; see rwkvlib.provenance.provenance")
     text = json.dumps(_plain(result), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, text)
     return path

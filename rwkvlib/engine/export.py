@@ -7,7 +7,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .predict import normalise
+from ..data.pixels import normalise
+from ..files import replacing
 
 
 class _FromImage(nn.Module):
@@ -55,10 +56,6 @@ def export_onnx(model: nn.Module, path: str | Path, size: int, *, channels: int 
         )
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # where each line of code lies on this machine: twice the weights' size
-    temporary = path.with_name(f".{path.name}")
-    try:
+    with replacing(path) as temporary:
         program.save(temporary, external_data=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
