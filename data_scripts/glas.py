@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from rwkvlib.files import walk_folders
+
 from .entry import Case, Entry
 from .raw import files, image_case
 
 
 def cases(raw: Path) -> Iterator[Case]:
     """``train_1.bmp`` with ``train_1_anno.bmp`` (a number for each gland), likewise testA and testB."""
-    for where in sorted({p.parent for p in raw.rglob("train_*")}):
+    for where in sorted(where for where, names in walk_folders(raw) if any(n.startswith("train_") for n in names)):
         found = files(where)
         masks = {file.stem.removesuffix("_anno"): [file] for file in found if file.stem.endswith("_anno")}
         for image in found:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from pathlib import Path
 
 CHECKPOINT = "a .safetensors file of train, or synthetic for the weights that come with the library"
@@ -13,6 +15,18 @@ CHECKPOINT = "a .safetensors file of train, or synthetic for the weights that co
 def command_line() -> str:
     """The command as typed, with base names in the place of paths: a result must not depend on where files are kept."""
     return " ".join(["python -m rwkvlib", *(Path(a).name if "/" in a else a for a in sys.argv[1:])])
+
+
+def plain_warnings() -> None:
+    """Has the warnings of this project printed in one line, as its errors are."""
+    usual = warnings.formatwarning
+
+    def one_line(message, category, filename, lineno, line=None):
+        if category is UserWarning and Path(filename).parent.name in ("rwkvlib", "data", "engine", "data_scripts"):
+            return f"warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
 
 
 def _load(checkpoint: str):
@@ -40,7 +54,7 @@ def add_evaluate(commands) -> None:
     p.set_defaults(run=_evaluate)
     p.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
     p.add_argument("data", metavar="DATA", help="folder or zip with images/, masks/, items.csv; or a synthetic set")
-    p.add_argument("--split", default="test")
+    p.add_argument("--split", default="test", help="a value of the column; all takes every item")
     p.add_argument("--column", default="split", help="of items.csv, that says the splits")
     p.add_argument("--protocol", default="strict", choices=("strict", "paper"), help="see rwkvlib.engine.metrics")
     p.add_argument("--unit", help="what is resampled for the intervals; default: patient, sequence, group or name")
@@ -48,21 +62,30 @@ def add_evaluate(commands) -> None:
     p.add_argument("--flips", action="store_true", help="average over mirror images")
     p.add_argument("--batch-size", type=int, default=16)
     p.add_argument("--out", help="folder for cases.csv and summary.json")
+    p.add_argument("--overwrite", action="store_true", help="replace them, where --out holds them already")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
     from .data.dataset import has_volumes, iter_cases, load_data
     from .engine.evaluate import evaluate
-    from .files import write_file
+    from .files import exists, write_file
     from .provenance import provenance, write_result
 
+    args.checkpoint = os.path.expanduser(args.checkpoint)
+    if args.out:  # before the work
+        args.out = os.path.expanduser(args.out)
+        there = [path for name in ("cases.csv", "summary.json") if (path := Path(args.out, name)).exists()]
+        if there and not args.overwrite:
+            raise exists(there)
     model, meta = _load(args.checkpoint)
     native = args.native or has_volumes(args.data)
+    split = None if args.split == "all" else args.split
+    options = dict(column=args.column, classes=max(2, meta["overrides"].get("num_classes") or 1))
     if native:
-        data = iter_cases(args.data, args.split, column=args.column)
+        data = iter_cases(args.data, split, **options)
     else:
-        data = load_data(args.data, args.split, size=meta["size"], column=args.column)
+        data = load_data(args.data, split, size=meta["size"], **options)
     table = evaluate(
         _device(model),
         data,
@@ -121,6 +144,11 @@ def add_predict(commands) -> None:
     p.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
     p.add_argument("paths", nargs="+", metavar="PATH", help="image, NIfTI volume, or folder of them")
     p.add_argument("--out", required=True, help="folder for the masks")
+    p.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the results' names, those of an earlier run included; inputs are never replaced",
+    )
     p.add_argument("--overlay", action="store_true", help="also the image with the mask above it")
     p.add_argument("--native", action="store_true", help="at the images' own size instead of that of training")
     p.add_argument("--window", type=int, metavar="PIXELS", help="at their own size, in windows of this side")
@@ -147,7 +175,7 @@ def _predict(args: argparse.Namespace) -> None:
         raise ValueError(f"hu: expected LOW HIGH or nothing, got {len(hu)} numbers")
     if hu is not None and not hu[1] > hu[0]:
         raise ValueError(f"hu: expected HIGH above LOW, got {hu[0]:g} and {hu[1]:g}")
-    model, meta = _load(args.checkpoint)
+    model, meta = _load(os.path.expanduser(args.checkpoint))
     written = predict_files(
         _device(model),
         args.paths,
@@ -159,5 +187,6 @@ def _predict(args: argparse.Namespace) -> None:
         hu=hu,
         as_stored=args.as_stored,
         batch_size=args.batch_size,
+        overwrite=args.overwrite,
     )
     print(f"{len(written)} masks in {args.out}")

@@ -55,3 +55,49 @@ def write_file(path: str | Path, content: bytes | str) -> None:
     """Writes bytes, or text as UTF-8, whole or not at all. Raises OSError as `replacing` does."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def walk(folder: str | Path) -> Iterator[Path]:
+    """Every file below a folder, in order, as `walk_folders` finds them."""
+    for root, names in walk_folders(folder):
+        yield from (root / name for name in names)
+
+
+def walk_folders(folder: str | Path) -> Iterator[tuple[Path, list[str]]]:
+    """A folder and every one below it, with the names of its files. Links are followed, but not round in circles; what
+    begins with a dot and ``__MACOSX`` is left out, as systems and notebooks put it there.
+
+    Raises: OSError for a folder that cannot be read.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    above = {str(folder): frozenset([os.path.realpath(folder)])}
+    for root, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        known = above.pop(root)
+        real = {d: os.path.realpath(os.path.join(root, d)) for d in sorted(folders) if not _hidden(d)}
+        folders[:] = [d for d in real if real[d] not in known]
+        above |= {os.path.join(root, d): known | {real[d]} for d in folders}
+        yield Path(root), [name for name in sorted(files) if not _hidden(name)]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def identity(path: str | Path) -> tuple[int, int] | None:
+    """What two names of one file share, links and other letter case included; None where there is no file."""
+    try:
+        about = os.stat(path)
+    except OSError:  # a name that is too long, too
+        return None
+    return about.st_dev, about.st_ino
+
+
+def exists(paths: list[Path]) -> FileExistsError:
+    """The error for results that are there already."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return FileExistsError(
+        f"out: {str(paths[0])!r}{more} exists; choose another folder, or --overwrite (overwrite=True) to replace it"
+    )

@@ -272,10 +272,10 @@ def test_the_command_writes_masks_and_says_what_is_wrong(nibabel, tmp_path, caps
     nibabel.save(nibabel.Nifti1Image(np.zeros((20, 24, 2), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
     files = [str(tmp_path / "a.png"), str(tmp_path / "ct.nii.gz")]
     for options in ([], ["--native", "--flips"], ["--window", "32"], ["--hu"], ["--hu", "-160", "240"]):
-        main(["predict", str(checkpoint), *files, "--out", str(out), "--overlay", *options])
+        main(["predict", str(checkpoint), *files, "--out", str(out), "--overlay", "--overwrite", *options])
         assert Image.open(out / "a.png").size == (53, 53) and nibabel.load(out / "ct.nii.gz").shape == (20, 24, 2)
         assert "2 masks in" in capsys.readouterr().out
-    main(["predict", "synthetic", files[0], "--out", str(out)])
+    main(["predict", "synthetic", files[0], "--out", str(out), "--overwrite"])
     for arguments, message in [
         (["nowhere", files[0]], "no file 'nowhere'"),
         ([str(checkpoint), str(tmp_path / "b.png")], "path: no file or folder"),
