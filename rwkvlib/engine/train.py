@@ -260,7 +260,8 @@ def train(
         FloatingPointError: the loss is not finite; the message names the items. OSError: a file cannot be written.
     """
     accelerator = start(config, out, resume, progress)
-    data = load_data(config.data, "train", size=config.size, column=config.split)
+    classes = max(2, config.num_classes)  # with the background
+    data = load_data(config.data, "train", size=config.size, column=config.split, classes=classes)
     overrides = dict(config.overrides, num_classes=config.num_classes)
     model = build_model(config.model, **overrides)
     if config.pretrained:
@@ -269,7 +270,7 @@ def train(
         accelerator.print(f"pretrained={config.pretrained}: {report}")
     validate = None
     if config.validation is not None:
-        validation = load_data(config.data, config.validation, size=config.size, column=config.split)
+        validation = load_data(config.data, config.validation, size=config.size, column=config.split, classes=classes)
 
         def validate(model: nn.Module) -> dict[str, float]:
             table = evaluate(model, validation, protocol=config.protocol, batch_size=config.batch_size, hd95=False)
