@@ -99,5 +99,6 @@ def exists(paths: list[Path]) -> FileExistsError:
     """The error for results that are there already."""
     more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
     return FileExistsError(
-        f"out: {str(paths[0])!r}{more} exists; choose another folder, or --overwrite (overwrite=True) to replace it"
+        f"out: {str(paths[0])!r}{more} exists already; choose another folder, or "
+        "replace what is there by --overwrite (overwrite=True)"
     )

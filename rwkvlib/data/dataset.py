@@ -206,8 +206,14 @@ class _Set:
         problems = {name: problem for name, problem in problems.items() if problem}
         if not problems:
             return
-        shown = [f"{self.file('masks', name)} has {problem}" for name, problem in list(problems.items())[:5]]
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        alike: dict[str, list[str]] = {}
+        for name, problem in problems.items():
+            alike.setdefault(problem, []).append(self.file("masks", name))
+        shown = [
+            f"{files[0]}{f' and {len(files) - 1} more have' if len(files) > 1 else ' has'} {problem}"
+            for problem, files in sorted(alike.items(), key=lambda pair: len(pair[1]))[:5]  # the odd ones first
+        ]
+        more = f"; and {len(alike) - 5} other kinds" if len(alike) > 5 else ""
         what = "class indices" if self.classes is None else f"class indices 0 to {self.classes - 1}"
         raise ValueError(
             f"data: {len(problems)} of {len(rows)} masks of {self.shown!r} hold something else than {what}: "
