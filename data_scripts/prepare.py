@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from rwkvlib.data.dataset import iter_items
-from rwkvlib.files import expand
+from rwkvlib.files import expand, write_file
 
 from .entry import BadItem, Case, Entry, Item
 from .similarity import fingerprint
@@ -56,7 +56,7 @@ def prepare(entry: Entry, raw: str | Path, out: str | Path, *, skip_bad: bool = 
         bad = pd.DataFrame(bad, columns=["item", "problem"])
         report = partial / "bad_items.csv" if skip_bad else out.with_name(f"{out.name}.bad_items.csv")
         if len(bad):
-            bad.to_csv(report, index=False)
+            write_file(report, bad.to_csv(index=False))
             if not skip_bad:
                 first = "; ".join(f"{row.item}: {row.problem}" for row in bad.head(3).itertuples())
                 raise ValueError(

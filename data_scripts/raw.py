@@ -1,6 +1,7 @@
 """Reading raw trees: finding files, decoding images and masks, with every trouble named."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -73,14 +74,17 @@ def image_case(
     name: str | None = None,
     foreground: Callable[[np.ndarray], np.ndarray] = binary,
     may_be_empty: bool = False,
+    unite: bool = False,
     **columns,
 ) -> Case:
-    """A 2-D image and its binary mask, the union of `masks` (at least one)."""
+    """A 2-D image and its binary mask; to `unite` says that it may have several, and the mask is their union."""
     name = name or item_name(image.stem)
 
     def load() -> Iterator[Item]:
         if not masks:
             raise BadItem(f"{image.name} has no mask")
+        if len(masks) > 1 and not unite:
+            raise BadItem(f"{image.name} has several masks: {', '.join(m.name for m in masks)}")
         picture = open_image(image)
         mask = None
         for file in masks:
@@ -101,8 +105,23 @@ def image_case(
     return Case(name, load)
 
 
+def by_stem(found: list[Path], ending: str = "") -> dict[str, list[Path]]:
+    """Files by the stem of the image that they belong to, in lower case and without the masks' `ending`."""
+    masks: dict[str, list[Path]] = {}
+    for file in found:
+        stem = unicodedata.normalize("NFC", file.stem).lower()
+        if stem.endswith(ending):
+            masks.setdefault(stem.removesuffix(ending), []).append(file)
+    return masks
+
+
+def masks_of(image: Path, masks: dict[str, list[Path]]) -> list[Path]:
+    """Of an image, in the table that `by_stem` makes."""
+    return masks.get(unicodedata.normalize("NFC", image.stem).lower(), [])
+
+
 def paired(images: Path, masks: Path) -> Iterator[Case]:
     """The images of one folder, each with the mask of the same stem in another."""
-    by_stem = {file.stem: [file] for file in files(masks)}
+    table = by_stem(files(masks))
     for image in files(images):
-        yield image_case(image, by_stem.get(image.stem, []))
+        yield image_case(image, masks_of(image, table))

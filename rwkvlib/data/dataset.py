@@ -142,9 +142,11 @@ class _Set:
         """The one picture ``KIND/ITEM``."""
         found = self.pictures.get(unicodedata.normalize("NFC", f"{kind}/{item}"), [])
         if not found:
+            stem = next((item[: -len(s)] for s in IMAGES if item.lower().endswith(s)), None)
+            hint = f"; the column name has no suffix: {stem}" if stem and f"{kind}/{stem}" in self.pictures else ""
             example = f"images/{item}.jpg or .png" if kind == "images" else f"masks/{item}.png"
             raise FileNotFoundError(
-                f"data: item {item!r} of {self.shown!r} has no {example}; expected one of {', '.join(IMAGES)}"
+                f"data: item {item!r} of {self.shown!r} has no {example}; expected one of {', '.join(IMAGES)}{hint}"
             )
         if len(found) > 1:
             raise ValueError(

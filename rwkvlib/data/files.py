@@ -75,7 +75,7 @@ def picture_pixels(image: Image.Image, hu: tuple[float, float] | None = None) ->
     """
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         return _to_bytes(np.asarray(image), hu)[..., None].repeat(3, axis=-1)
-    pixels = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if not image.info.get("deep"):
         return pixels
     if pixels.max() < 16:
