@@ -165,7 +165,7 @@ class _Set:
         for row in self.rows:
             try:
                 file = self.file("masks", row["name"])
-                key = (str(self.path), file, self._stamp(self.names[file]))
+                key = (os.path.realpath(self.path), file, self._stamp(self.names[file]))
                 if key not in _SEEN:
                     if len(_SEEN) > 100_000:
                         _SEEN.clear()

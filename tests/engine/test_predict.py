@@ -443,3 +443,32 @@ def test_names_that_moved_are_still_here():
             assert getattr(old, name) is getattr(place, name)
     with pytest.raises(AttributeError):
         _ = old.nothing
+
+
+def test_a_zoo_of_formats(tmp_path):
+    """Whatever cameras, scanners and programs write; what cannot be read is named, and costs the others nothing."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    colour = np.dstack([grey(i) for i in range(3)])
+    rgb = Image.fromarray(colour)
+    kinds = {"RGB": ".JPG", "CMYK": ".jpeg", "1": ".PNG", "LA": ".png", "RGBA": ".Tif", "P": ".BMP", "L": ".bmp"}
+    kinds |= {"YCbCr": ".TIFF", "LAB": ".tif"}
+    for mode, suffix in kinds.items():
+        image = Image.new("LAB", rgb.size) if mode == "LAB" else rgb.convert(mode)
+        image.save(folder / f"{mode}{suffix}")
+    Image.fromarray(grey().astype(np.float32)).save(folder / "float.tif")
+    Image.fromarray(grey().astype(np.int32)).save(folder / "int32.tif")
+    Image.fromarray(np.full((21, 34), 700, np.uint16)).save(folder / "constant.png")
+    for width, height in ((1, 1), (17, 400), (90, 3)):
+        Image.fromarray(grey(0, (height, width))).save(folder / f"{width}x{height}.png")
+    rgb.save(folder / "Bild 1.v2 ä.png")
+    rgb.save(folder / "two views.jpg", format="MPO", save_all=True, append_images=[rgb])
+    good = {f.stem: Image.open(f).size for f in folder.iterdir()}
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "page.jpg").write_text("<html>log in</html>")
+    (folder / "cut.jpg").write_bytes((folder / "RGB.JPG").read_bytes()[:300])
+    Image.fromarray(np.full((5, 5), np.nan, np.float32)).save(folder / "nan.tif")
+    with pytest.raises(ValueError, match="path: 4 of 21 files could not be read") as error:
+        predict_files(Threshold(), [folder], tmp_path / "out", progress=False)
+    assert all(name in str(error.value) for name in ("empty.png", "page.jpg", "cut.jpg", "nan.tif"))
+    assert {f.stem: Image.open(f).size for f in (tmp_path / "out").iterdir()} == good
