@@ -17,7 +17,7 @@ from monai.networks.nets import AttentionUnet, BasicUNetPlusPlus, SwinUNETR, UNe
 from rwkvlib import create_model
 from rwkvlib.analysis import count_parameters
 from rwkvlib.engine.losses import make_loss
-from rwkvlib.engine.predict import fold_batchnorm
+from rwkvlib.models.folding import fold_batchnorm
 from rwkvlib.provenance import provenance, write_result
 
 CHANNELS = (32, 64, 128, 256, 512)

@@ -297,6 +297,8 @@ def execute_notebook(path: Path, timeout: int = 1800) -> float:
     import nbclient
     import nbformat
 
+    from rwkvlib.files import write_file
+
     start = time.perf_counter()
     notebook = nbformat.read(path, as_version=4)
     for cell in notebook.cells:
@@ -312,9 +314,7 @@ def execute_notebook(path: Path, timeout: int = 1800) -> float:
         record_timing=False,
     )
     client.execute()
-    temporary = path.with_suffix(".ipynb.tmp")
-    nbformat.write(normalise(notebook), temporary)
-    os.replace(temporary, path)
+    write_file(path, nbformat.writes(normalise(notebook)) + "\n")
     return time.perf_counter() - start
 
 

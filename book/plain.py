@@ -335,14 +335,14 @@ def main(argv: list[str] | None = None) -> int:
     if args.check:
         print("\n".join(f"notebooks/plain/{name} is not up to date" for name in changed), end="\n" if changed else "")
         return int(bool(changed))
+    from rwkvlib.files import write_file  # here: --check needs no library
+
     folder.mkdir(exist_ok=True)
     for name in changed:
         if name not in wanted:
             (folder / name).unlink()
             continue
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(wanted[name], encoding="utf8")
-        os.replace(temporary, folder / name)
+        write_file(folder / name, wanted[name])
     print(f"{len(changed)} of {len(wanted)} files written to {folder}")
     return 0
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import sys
@@ -100,6 +99,7 @@ def main() -> int:
     spec = importlib.util.find_spec("rwkvlib.provenance")
     if spec is None:
         sys.path.insert(0, str(ROOT))
+    from rwkvlib.files import write_file
     from rwkvlib.provenance import provenance
 
     axe = count_violations()
@@ -118,9 +118,7 @@ def main() -> int:
     }
     target = ROOT / "results/book/quality.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf8")
-    os.replace(temporary, target)
+    write_file(target, json.dumps(report, indent=1) + "\n")
     print(json.dumps({key: value for key, value in report.items() if key != "provenance"}, indent=1))
     return 0
 

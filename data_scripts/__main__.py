@@ -5,6 +5,9 @@ import sys
 import textwrap
 from pathlib import Path
 
+from rwkvlib.commands import plain_warnings
+from rwkvlib.files import expand
+
 from .registry import REGISTRY, find
 
 
@@ -39,7 +42,7 @@ def _prepare(args: argparse.Namespace) -> None:
     from .prepare import prepare
 
     entry = find(args.name)
-    if Path(args.out).exists():  # before hours of downloading
+    if expand(args.out).exists():  # before hours of downloading
         raise FileExistsError(f"out: {args.out!r} exists; remove it, or choose another folder")
     if args.download:
         download(entry, args.raw)
@@ -59,7 +62,7 @@ def _audit(args: argparse.Namespace) -> None:
     if args.out:
         name = Path(args.data).name
         command = f"python -m data_scripts audit {name} --near {args.near}"
-        write_result(args.out, {"data": name, **result, "provenance": provenance(None, command)})
+        write_result(expand(args.out), {"data": name, **result, "provenance": provenance(None, command)})
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -90,9 +93,10 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--out", help="JSON file for the result")
 
     args = parser.parse_args(argv)
+    plain_warnings()
     try:
         args.run(args)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ImportError) as error:
         parser.exit(2, f"error: {error}\n")
 
 

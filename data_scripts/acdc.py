@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rwkvlib.data import stretch
+from rwkvlib.files import walk_folders
 
 from . import volumes
 from .entry import Case, Entry, Item
@@ -17,7 +18,7 @@ PATTERN = r"patient(\d{3})_frame(\d{2})\.(nii|nii\.gz|h5)"
 def cases(raw: Path) -> Iterator[Case]:
     """Official NIfTI (``patient001/patient001_frame01.nii.gz`` with ``..._gt.nii.gz``), or HDF5 volumes of the same
     names with the arrays image and label. Patients beyond 100 are another test set, and are left out."""
-    for where in sorted({p.parent for p in raw.rglob("patient*_frame*")}):
+    for where in sorted(where for where, names in walk_folders(raw) if any(re.match(PATTERN, n) for n in names)):
         for file in files(where, (".nii", ".nii.gz", ".h5")):
             match = re.fullmatch(PATTERN, file.name)
             if match and int(match[1]) <= 100:
@@ -32,8 +33,8 @@ def _frame(file: Path, patient: int, frame: int) -> Case:
         if file.suffix == ".h5":
             image, label = volumes.read_arrays(file)
         else:
-            image, spacing = volumes.read_nifti(file, axial=False)
-            label, _ = volumes.read_nifti(file.with_name(file.name.replace(".nii", "_gt.nii")), axial=False)
+            truth = file.with_name(file.name.replace(".nii", "_gt.nii"))
+            image, label, spacing = volumes.read_pair(file, truth, axial=False)
         columns = {"patient": patient, "frame": frame}
         yield from volumes.slices(name, image, label, stretch, len(CLASSES), spacing, **columns)
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from rwkvlib.data.dataset import iter_items
+from rwkvlib.data.dataset import iter_items, mask_values
+from rwkvlib.data.items import as_text
 
 from .similarity import thumbnail
 
@@ -27,17 +28,20 @@ def audit(data: str | Path, *, near: float = NEAR) -> dict[str, Any]:
         near: images whose thumbnails (24 x 24 grey means) correlate above this are near duplicates.
 
     Returns:
-        items, empty_masks (names), foreground (share of an image's pixels: min, median, max over the images),
-        exact_duplicates and near_duplicates (pairs of names with correlation, the share of mask pixels that differ
-        where sizes agree, and the columns of items.csv of splits, groups and label in which the two differ),
-        crossing (for each such column, how many near duplicates differ in it), torn_groups (for each split column and
-        group column, the groups on both sides of a split).
+        items, empty_masks (names), mask_values (in how many masks each value occurs, as the files have it; 0 and 255 of
+        a binary set are read as 0 and 1), split_items (how many items each value of each split column has), foreground
+        (share of an image's pixels: min, median, max over the images), exact_duplicates and near_duplicates (pairs of
+        names with correlation, the share of mask pixels that differ where sizes agree, and the columns of items.csv of
+        splits, groups and label in which the two differ), crossing (for each such column, how many near duplicates
+        differ in it), torn_groups (for each split column and group column, the groups on both sides of a split).
 
     Raises:
-        ValueError: `near` is not between 0 and 1; and as `iter_items`.
+        ValueError: `near` is not between 0 and 1; masks that are no maps of class indices, with their files, values and
+            the remedy; and as `iter_items`.
     """
     if not 0 < near < 1:
         raise ValueError(f"near: expected a correlation between 0 and 1, got {near}")
+    values_of = mask_values(data)
     rows, thumbnails, digests, masks = [], [], [], []
     for row, read in tqdm(list(iter_items(data)), unit="item", disable=None):
         image, mask = read()
@@ -74,6 +78,10 @@ def audit(data: str | Path, *, near: float = NEAR) -> dict[str, Any]:
         items=len(items),
         empty_masks=list(items.loc[share == 0, "name"]),
         foreground={k: round(float(f(share)), 5) for k, f in (("min", np.min), ("median", np.median), ("max", np.max))},
+        mask_values={str(value): n for value, n in values_of.items()},
+        split_items={
+            c: items[c].dropna().map(as_text).value_counts().to_dict() for c in columns if c.startswith("split")
+        },
         near=near,
         exact_duplicates=exact,
         near_duplicates=pairs,
@@ -110,6 +118,11 @@ def summary(result: dict[str, Any]) -> str:
     return "\n".join(
         (
             f"{result['items']} items, {len(result['empty_masks'])} with an empty mask",
+            f"mask values {_values(result['mask_values'])}",
+            *(
+                f"{column}: {', '.join(f'{k} {n}' for k, n in n_of.items())}"
+                for column, n_of in result["split_items"].items()
+            ),
             f"foreground {share['min']:.2%} to {share['max']:.2%} of an image, median {share['median']:.2%}",
             f"{len(result['exact_duplicates'])} exact duplicates",
             f"{len(result['near_duplicates'])} near duplicates (thumbnails correlate above {result['near']}); "
@@ -117,6 +130,12 @@ def summary(result: dict[str, Any]) -> str:
             f"groups on both sides of a split: {torn or 'none'}",
         )
     )
+
+
+def _values(counts: dict[str, int]) -> str:
+    listed = ", ".join(f"{value} (in {n} masks)" for value, n in list(counts.items())[:20])
+    note = "; 255 is read as 1" if "255" in counts else "" if "0" in counts else "; none has 0, the background"
+    return f"{listed}{', ...' if len(counts) > 20 else ''}{note}"
 
 
 def _plain(value: Any) -> Any:

@@ -21,7 +21,9 @@ def cases(raw: Path) -> Iterator[Case]:
                 images.append(file)
         for image in images:
             name = item_name(image.stem)
-            yield image_case(image, masks[image.stem], name=name, may_be_empty=label == "normal", label=label)
+            yield image_case(
+                image, masks[image.stem], name=name, may_be_empty=label == "normal", unite=True, label=label
+            )
 
 
 ENTRY = Entry(

@@ -5,9 +5,9 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
-import pooch
-import requests
 from tqdm import tqdm
+
+from rwkvlib.files import expand, replacing, write_file
 
 from .entry import Entry
 
@@ -26,7 +26,11 @@ def download(entry: Entry, raw: str | Path) -> Path:
     """
     if not entry.downloads:
         raise ValueError(f"--download: {entry.title} cannot be fetched by a program. {entry.manual} See {entry.page}")
-    raw = Path(raw)
+    try:
+        import pooch
+    except ImportError as error:
+        raise ImportError("pooch: needed for --download; pip install pooch requests") from error
+    raw = expand(raw)
     raw.mkdir(parents=True, exist_ok=True)
     for url in entry.downloads:
         name = url.rsplit("/", 1)[-1]
@@ -34,9 +38,7 @@ def download(entry: Entry, raw: str | Path) -> Path:
         pooch.retrieve(url, sums.get(name), fname=name, path=raw, downloader=partial(_resume, raw / f"{name}.part"))
         if name not in sums:
             sums[name] = pooch.file_hash(raw / name)
-            temporary = raw / f"{SUMS}.tmp"
-            temporary.write_text("".join(f"{digest}  {file}\n" for file, digest in sorted(sums.items())))
-            temporary.replace(raw / SUMS)
+            write_file(raw / SUMS, "".join(f"{digest}  {file}\n" for file, digest in sorted(sums.items())))
         _unpack(raw / name, raw)
     return raw
 
@@ -48,6 +50,8 @@ def _read_sums(raw: Path) -> dict[str, str]:
 
 def _resume(part: Path, url: str, output_file: str, _pooch: object) -> None:
     """A downloader for pooch that keeps what it has in `part`, and asks for the rest of it the next time."""
+    import requests
+
     have = part.stat().st_size if part.exists() else 0
     with requests.get(url, headers={"Range": f"bytes={have}-"} if have else {}, stream=True, timeout=60) as answer:
         if answer.status_code == 416:  # nothing beyond what we have
@@ -76,7 +80,5 @@ def _unpack(archive: Path, folder: Path) -> None:
             if member.is_dir() or (target.exists() and target.stat().st_size == member.file_size):
                 continue
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f"{target.name}.tmp")
-            with content.open(member) as source, temporary.open("wb") as file:
+            with replacing(target) as temporary, content.open(member) as source, temporary.open("wb") as file:
                 shutil.copyfileobj(source, file)
-            temporary.replace(target)

@@ -3,19 +3,21 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from rwkvlib.files import walk_folders
+
 from .entry import Case, Entry
-from .raw import files, image_case
+from .raw import by_stem, files, image_case, masks_of
 
 
 def cases(raw: Path) -> Iterator[Case]:
     """``train_1.bmp`` with ``train_1_anno.bmp`` (a number for each gland), likewise testA and testB."""
-    for where in sorted({p.parent for p in raw.rglob("train_*")}):
+    for where in sorted(where for where, names in walk_folders(raw) if any(n.startswith("train_") for n in names)):
         found = files(where)
-        masks = {file.stem.removesuffix("_anno"): [file] for file in found if file.stem.endswith("_anno")}
+        masks = by_stem(found, "_anno")
         for image in found:
-            if image.stem.startswith(("train_", "testA_", "testB_")) and image.stem not in {f"{m}_anno" for m in masks}:
+            if image.stem.startswith(("train_", "testA_", "testB_")) and not image.stem.endswith("_anno"):
                 # Glands are numbered, background is 0.
-                yield image_case(image, masks.get(image.stem, []), foreground=lambda values: values > 0)
+                yield image_case(image, masks_of(image, masks), foreground=lambda values: values > 0)
 
 
 ENTRY = Entry(

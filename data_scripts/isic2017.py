@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .entry import Case, Entry
-from .raw import files, folder, image_case
+from .raw import by_stem, files, folder, folders, image_case, masks_of
 
 PARTS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
 
@@ -13,13 +13,13 @@ def cases(raw: Path) -> Iterator[Case]:
     """``ISIC-2017_Training_Data/ISIC_0000000.jpg`` with
     ``ISIC-2017_Training_Part1_GroundTruth/ISIC_0000000_segmentation.png``; Validation and, if there, Test_v2 alike."""
     for official, part in PARTS.items():
-        if official == "test" and not any(raw.rglob(f"ISIC-2017_{part}_Data")):
+        if official == "test" and not folders(raw, f"ISIC-2017_{part}_Data"):
             continue
         truth = files(folder(raw, f"ISIC-2017_{part}_Part1_GroundTruth"))
-        masks = {file.stem.lower().removesuffix("_segmentation"): [file] for file in truth}
+        masks = by_stem(truth, "_segmentation")
         for image in files(folder(raw, f"ISIC-2017_{part}_Data"), (".jpg", ".jpeg")):  # .png are superpixels
             columns = {"official": official} | ({"split": "official_test"} if official == "test" else {})
-            yield image_case(image, masks.get(image.stem.lower(), []), **columns)
+            yield image_case(image, masks_of(image, masks), **columns)
 
 
 _S3 = "https://isic-challenge-data.s3.amazonaws.com/2017/ISIC-2017_"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from rwkvlib.data.dataset import iter_items
+from rwkvlib.files import write_file
 
 from .audit import audit, groups_of
 from .similarity import fingerprint
@@ -100,10 +101,10 @@ def main() -> None:
     for make in (acdc, busi, cvc_clinicdb, cvc_colondb, glas, isic2017, kvasir_seg, synapse):
         content = make(args.data).to_csv(index=False, lineterminator="\n").encode()
         name = f"{make.__name__}.csv"
-        (FOLDER / name).write_bytes(content)
+        write_file(FOLDER / name, content)
         lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
         print(name, pd.read_csv(FOLDER / name)["split"].value_counts().to_dict())
-    (FOLDER / "SHA256SUMS").write_text("".join(lines))
+    write_file(FOLDER / "SHA256SUMS", "".join(lines))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from rwkvlib.data.dataset import iter_items
+from rwkvlib.files import expand, write_file
 
 from .entry import BadItem, Case, Entry, Item
 from .similarity import fingerprint
@@ -34,7 +35,7 @@ def prepare(entry: Entry, raw: str | Path, out: str | Path, *, skip_bad: bool = 
         ValueError: there are bad items: no mask, another size, a file that does not decode, an empty mask where none
             may be, unknown labels, a name twice, an item that the committed split does not know, or lacks.
     """
-    raw, out = Path(raw), Path(out)
+    raw, out = expand(raw), expand(out)
     if out.exists():
         raise FileExistsError(f"out: {str(out)!r} exists; remove it, or choose another folder")
     if not raw.exists():
@@ -55,7 +56,7 @@ def prepare(entry: Entry, raw: str | Path, out: str | Path, *, skip_bad: bool = 
         bad = pd.DataFrame(bad, columns=["item", "problem"])
         report = partial / "bad_items.csv" if skip_bad else out.with_name(f"{out.name}.bad_items.csv")
         if len(bad):
-            bad.to_csv(report, index=False)
+            write_file(report, bad.to_csv(index=False))
             if not skip_bad:
                 first = "; ".join(f"{row.item}: {row.problem}" for row in bad.head(3).itertuples())
                 raise ValueError(
@@ -117,7 +118,7 @@ def _join_splits(entry: Entry, items: pd.DataFrame) -> tuple[pd.DataFrame, list[
     key = splits.columns[0]
     if key == "fingerprint":
         found = match_fingerprints(dict(zip(items["name"], items["fingerprint"], strict=True)), list(splits[key]))
-        items["fingerprint"] = items["name"].map(found)
+        items["fingerprint"] = items["name"].map(found).astype(object)  # without any: of the type of numbers
     else:
         items = items.drop(columns="fingerprint")
     items = items.rename(columns={"split": "own_split"})  # of an official part that the committed table leaves out
@@ -126,6 +127,12 @@ def _join_splits(entry: Entry, items: pd.DataFrame) -> tuple[pd.DataFrame, list[
     if "own_split" in joined:
         joined["split"] = joined["split"].fillna(joined.pop("own_split"))
     known = joined["split"].notna()
+    if not known.any():
+        raise ValueError(
+            f"raw: none of the {len(items)} items is in the committed split of {entry.title} (the first is "
+            f"{items['name'].iloc[0]!r}). Images of your own need no preparation: they are read from a folder with "
+            "images/, masks/ and an items.csv with the columns name and split"
+        )
     absent = splits.loc[~splits[key].isin(joined[key]), key]
     found = joined[known].drop(columns="fingerprint", errors="ignore")
     return found, list(joined.loc[~known, "name"]), [f"{key} {value}" for value in absent]

@@ -10,7 +10,7 @@ from rwkvlib.data import window
 
 from . import volumes
 from .entry import Case, Entry, Item
-from .raw import files, folder
+from .raw import files, folder, folders
 
 CLASSES = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
 # The challenge's thirteen labels to the eight that the literature since TransUNet scores, in its order.
@@ -28,7 +28,7 @@ def eight_organs(label: np.ndarray) -> np.ndarray:
 def cases(raw: Path) -> Iterator[Case]:
     """Official NIfTI (``img/img0001.nii.gz``, ``label/label0001.nii.gz``), or TransUNet's arrays
     (``train_npz/case0005_slice000.npz``, ``test_vol_h5/case0001.npy.h5``), already clipped to [0, 1]."""
-    if any(raw.rglob("train_npz")) or any(raw.rglob("test_vol_h5")):
+    if folders(raw, "train_npz") or folders(raw, "test_vol_h5"):
         for where, pattern in (
             ("train_npz", r"case(\d{4})_slice(\d+)\.npz"),
             ("test_vol_h5", r"case(\d{4})()\.npy\.h5"),
@@ -45,7 +45,7 @@ def cases(raw: Path) -> Iterator[Case]:
 
 def _nifti(file: Path, label_file: Path, number: str) -> Case:
     def load() -> Iterator[Item]:
-        (image, spacing), (label, _) = volumes.read_nifti(file), volumes.read_nifti(label_file)
+        image, label, spacing = volumes.read_pair(file, label_file)
         yield from volumes.slices(number, image, eight_organs(label), window, len(CLASSES), spacing)
 
     return Case(number, load)

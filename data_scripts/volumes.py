@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rwkvlib.data.files import Volume, read_volume, whole_labels
+
 from .entry import BadItem, Item
 
 
@@ -16,22 +18,55 @@ def read_nifti(file: Path, *, axial: bool = True) -> tuple[np.ndarray, tuple[flo
             front at the top and right side at the left. False keeps the order of the file, as for the short-axis
             slices of the heart, which stand askew to the body.
     """
-    import nibabel
+    volume = _read(file, axial)
+    return volume.values, volume.spacing
 
+
+def read_pair(
+    file: Path, label_file: Path, *, axial: bool = True
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """An image and its label as (D, H, W), the label in whole numbers, and the spacing (z, y, x) in mm.
+
+    Raises: BadItem where the two differ in shape or do not lie at the same place in the scanner, by more than a tenth
+    of a voxel's side, and for labels more than 1e-3 away from whole numbers; and as `read_nifti`.
+    """
+    image, label = _read(file, axial), _read(label_file, axial)
+    shapes = [tuple(v.image.shape[:3]) for v in (image, label)]
+    if shapes[0] == shapes[1]:
+        last = np.array((*shapes[0], 1)[:3]) - 1
+        corners = np.array([(*(corner * last), 1) for corner in np.ndindex(2, 2, 2)])
+        apart = np.linalg.norm((corners @ (image.affine - label.affine).T)[:, :3], axis=1).max()
+        if not apart <= 0.1 * min(image.spacing):
+            raise BadItem(
+                f"{label_file.name} lies elsewhere than {file.name}, by up to {apart:.4g} mm: the image's affine is "
+                f"{_shown(image.affine)}, the label's {_shown(label.affine)}; write the label with the image's affine"
+            )
+    return image.values, labels_of(label.values, label_file), image.spacing
+
+
+def _read(file: Path, axial: bool) -> Volume:
     try:
-        image = nibabel.load(file)
-        if axial:
-            image = nibabel.as_closest_canonical(image)  # axes to the patient's right, front and head
-        values = np.asarray(image.dataobj)
+        return read_volume(file, as_stored=not axial)
     except FileNotFoundError:
         raise BadItem(f"no file {file.name}") from None
+    except ImportError:
+        raise
+    except ValueError as error:
+        raise BadItem(f"{file.name}: {error}") from error
     except Exception as error:  # nibabel, gzip and zlib have each their own
         raise BadItem(f"{file.name} does not decode: {error}") from error
-    if values.ndim != 3:
-        raise BadItem(f"{file.name}: expected 3 dimensions, got shape {values.shape}")
-    x, y, z = (float(s) for s in image.header.get_zooms()[:3])
-    values = values.transpose(2, 1, 0)
-    return (values[:, ::-1, ::-1] if axial else values), (z, y, x)
+
+
+def _shown(affine: np.ndarray) -> list[list[float]]:
+    return [[round(float(x), 4) for x in row] for row in affine[:3]]
+
+
+def labels_of(values: np.ndarray, file: Path) -> np.ndarray:
+    """As `whole_labels`, with BadItem that names the file."""
+    try:
+        return whole_labels(values)
+    except ValueError as error:
+        raise BadItem(f"{file.name}: {error}") from error
 
 
 def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -41,12 +76,16 @@ def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
             with np.load(file) as content:
                 arrays = content["image"], content["label"]
         else:
-            import h5py
-
+            try:
+                import h5py
+            except ImportError as error:
+                raise ImportError(f"h5py: needed to read {file.name}; pip install h5py") from error
             with h5py.File(file) as content:
                 arrays = content["image"][:], content["label"][:]
     except FileNotFoundError:
         raise BadItem(f"no file {file.name}") from None
+    except ImportError:
+        raise
     except KeyError as error:
         raise BadItem(f"{file.name}: expected arrays 'image' and 'label': {error}") from error
     except Exception as error:  # h5py, zipfile and zlib have each their own
@@ -54,7 +93,7 @@ def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray]:
     image, label = (a[None] if a.ndim == 2 else a for a in arrays)
     if image.ndim != 3:
         raise BadItem(f"{file.name}: expected 2 or 3 dimensions, got shape {image.shape}")
-    return image, label
+    return image, labels_of(label, file)
 
 
 def slices(

@@ -24,8 +24,8 @@ from rwkvlib import create_model
 from rwkvlib.analysis import count_parameters, receptive_field_radius
 from rwkvlib.data import right_side, synthetic_long_range
 from rwkvlib.data.augment import make_augmentation
+from rwkvlib.data.pixels import normalise
 from rwkvlib.engine.losses import make_loss
-from rwkvlib.engine.predict import normalise
 from rwkvlib.provenance import provenance, write_result
 
 TEST_SEED = 2 * 10**6  # training images have the seeds from 0

@@ -33,9 +33,9 @@ from rwkvlib.analysis import (
     spatial_mixes,
 )
 from rwkvlib.data import load_data
+from rwkvlib.data.pixels import normalise
 from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.evaluate import evaluate
-from rwkvlib.engine.predict import normalise
 from rwkvlib.engine.train import train
 from rwkvlib.models import RWKVUNet
 from rwkvlib.provenance import provenance, write_result

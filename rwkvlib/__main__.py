@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from .commands import add_evaluate, add_predict, command_line
+from .commands import add_evaluate, add_predict, command_line, plain_warnings
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -92,6 +92,7 @@ def main(argv: list[str] | None = None) -> None:
     p.set_defaults(run=_report)
     p.add_argument("--out", default="report", help="folder for them")
 
+    plain_warnings()
     add_evaluate(commands)
     add_predict(commands)
     args, rest = parser.parse_known_args(argv)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import warnings
 from pathlib import Path
 
 from .provenance import repeatable
@@ -15,6 +17,18 @@ CHECKPOINT = "a .safetensors file or a run's folder of train, or synthetic for t
 def command_line() -> str:
     """The command as typed, to be run again from the same folder; see `repeatable`."""
     return f"python -m rwkvlib {repeatable(sys.argv[1:])}"
+
+
+def plain_warnings() -> None:
+    """Has the warnings of this project printed in one line, as its errors are."""
+    usual = warnings.formatwarning
+
+    def one_line(message, category, filename, lineno, line=None):
+        if category is UserWarning and Path(filename).parent.name in ("rwkvlib", "data", "engine", "data_scripts"):
+            return f"warning: {message}\n"
+        return usual(message, category, filename, lineno, line)
+
+    warnings.formatwarning = one_line
 
 
 def _load(checkpoint: str):
@@ -42,7 +56,7 @@ def add_evaluate(commands) -> None:
     p.set_defaults(run=_evaluate)
     p.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
     p.add_argument("data", metavar="DATA", help="folder or zip with images/, masks/, items.csv; or a synthetic set")
-    p.add_argument("--split", default="test")
+    p.add_argument("--split", default="test", help="a value of the column; all takes every item")
     p.add_argument("--column", default="split", help="of items.csv, that says the splits")
     p.add_argument(
         "--protocol",
@@ -56,22 +70,31 @@ def add_evaluate(commands) -> None:
     p.add_argument("--flips", action="store_true", help="average over mirror images")
     p.add_argument("--batch-size", type=int, default=16)
     p.add_argument("--out", help="folder for cases.csv and summary.json")
+    p.add_argument("--overwrite", action="store_true", help="replace them, where --out holds them already")
 
 
 def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
     from .data.dataset import has_volumes, iter_cases, load_data, split_items
-    from .engine.checkpoint import write_file
     from .engine.evaluate import check_cases, evaluate
+    from .files import exists, write_file
     from .provenance import provenance, write_result
 
+    args.checkpoint = os.path.expanduser(args.checkpoint)
+    if args.out:  # before the work
+        args.out = os.path.expanduser(args.out)
+        there = [path for name in ("cases.csv", "summary.json") if (path := Path(args.out, name)).exists()]
+        if there and not args.overwrite:
+            raise exists(there)
     model, meta = _load(args.checkpoint)
     native, out = args.native or has_volumes(args.data), Path(args.out) if args.out else None
-    check_cases(split_items(args.data, args.split, column=args.column), protocol=args.protocol, unit=args.unit)
+    split = None if args.split == "all" else args.split
+    options = dict(column=args.column, classes=max(2, meta["overrides"].get("num_classes") or 1))
+    check_cases(split_items(args.data, split, **options), protocol=args.protocol, unit=args.unit)
     if native:
-        data = iter_cases(args.data, args.split, column=args.column)
+        data = iter_cases(args.data, split, **options)
     else:
-        data = load_data(args.data, args.split, size=meta["size"], column=args.column)
+        data = load_data(args.data, split, size=meta["size"], **options)
     if out:
         out.mkdir(parents=True, exist_ok=True)
     table = evaluate(
@@ -137,6 +160,11 @@ def add_predict(commands) -> None:
     p.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
     p.add_argument("paths", nargs="+", metavar="PATH", help="image, NIfTI volume, or folder of them")
     p.add_argument("--out", required=True, help="folder for the masks")
+    p.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files of the results' names, those of an earlier run included; inputs are never replaced",
+    )
     p.add_argument("--overlay", action="store_true", help="also the image with the mask above it")
     p.add_argument("--native", action="store_true", help="at the images' own size instead of that of training")
     p.add_argument("--window", type=int, metavar="PIXELS", help="at their own size, in windows of this side")
@@ -156,14 +184,14 @@ def add_predict(commands) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
-    from .engine.predict import predict_files
+    from .engine.predict_files import predict_files
 
     hu = args.hu if args.hu is None else tuple(args.hu) or (-125.0, 275.0)
     if hu is not None and len(hu) != 2:
         raise ValueError(f"hu: expected LOW HIGH or nothing, got {len(hu)} numbers")
     if hu is not None and not hu[1] > hu[0]:
         raise ValueError(f"hu: expected HIGH above LOW, got {hu[0]:g} and {hu[1]:g}")
-    model, meta = _load(args.checkpoint)
+    model, meta = _load(os.path.expanduser(args.checkpoint))
     written = predict_files(
         _device(model),
         args.paths,
@@ -175,5 +203,6 @@ def _predict(args: argparse.Namespace) -> None:
         hu=hu,
         as_stored=args.as_stored,
         batch_size=args.batch_size,
+        overwrite=args.overwrite,
     )
     print(f"{len(written)} masks in {args.out}")

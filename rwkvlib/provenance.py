@@ -14,6 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from .files import write_file
+
 LIBRARIES = ("torch", "numpy", "numba", "monai", "kornia", "accelerate", "scipy", "pandas", "cuda-core")
 
 
@@ -148,10 +150,5 @@ def write_result(path: Path | str, result: dict[str, Any]) -> Path:
         raise ValueError(f"{path}: a result needs a 'provenance' entry; see rwkvlib.provenance.provenance")
     text = to_json(result)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, text)
     return path

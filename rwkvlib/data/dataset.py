@@ -1,16 +1,24 @@
 """The one data layout: a folder or zip with ``images/``, ``masks/`` and ``items.csv``.
 
 ``items.csv`` has a column ``name`` and any others (``split``, ``patient``, ...); the files of an item are
-``images/NAME.{jpg,png}`` and ``masks/NAME.png``, the mask's pixel values being class indices, 0 for background.
+``images/NAME`` and ``masks/NAME``, each with one of the suffixes .png, .jpg, .jpeg, .tif, .tiff and .bmp in any case.
+The mask's pixel values are class indices, 0 for background; a mask of nothing but 0 and 255, where there is one class,
+is taken as 0 and 1. How images of more than 8 bits are read says `rwkvlib.data.files`.
 """
 
+import contextlib
+import difflib
 import hashlib
 import io
-import re
+import json
+import os
+import unicodedata
+import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,10 +28,10 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .synthetic import synthetic_abdomen, synthetic_long_range, synthetic_polyps, synthetic_ultrasound
-from .window import window
-
-TEXT = ("name", "volume", "patient", "sequence", "group")  # columns that name something: 001 is not 1
+from ..files import expand, walk
+from .files import IMAGES, open_picture, picture_pixels, read_labels
+from .items import as_text, read_items
+from .synthetic.sets import NAMES, find_synthetic, make_synthetic
 
 
 @dataclass
@@ -83,55 +91,232 @@ class SegmentationData(Dataset):
         return f"SegmentationData(images {self.images.shape}, masks {self.masks.shape}, {len(self.items)} items)"
 
 
-def _reader(path: Path) -> tuple[set[str], Callable[[str], bytes]]:
-    """The names in a folder or zip, and what reads one."""
+def _reader(path: Path, shown: str) -> tuple[dict[str, str], Callable[[str], bytes], Callable[[str], tuple]]:
+    """The names in a folder or zip, with /, and as they are there; what reads one, and what changes when it does."""
     if path.is_dir():
-        names = {p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file()}
-        return names, lambda name: (path / name).read_bytes()
+        names = {p.relative_to(path).as_posix(): str(p) for p in walk(path)}
+
+        def stamp(name: str) -> tuple:
+            about = os.stat(name)
+            return about.st_size, about.st_mtime_ns
+
+        return names, lambda name: Path(name).read_bytes(), stamp
     if zipfile.is_zipfile(path):
         archive = zipfile.ZipFile(path)
-        return set(archive.namelist()), archive.read
-    raise FileNotFoundError(f"data: expected a folder or zip with images/, masks/ and items.csv, got {str(path)!r}")
+        names = {name.replace("\\", "/"): name for name in archive.namelist()}
+        names = {
+            name: own
+            for name, own in names.items()
+            if not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
+        }
+        return names, archive.read, lambda name: (archive.getinfo(name).CRC, archive.getinfo(name).file_size)
+    if path.is_file():
+        raise ValueError(f"data: expected a folder or zip, got {shown!r}: no zip, or one that is cut short")
+    if shown.startswith("synthetic"):
+        raise ValueError(
+            f"data: expected a folder, a zip or one of {', '.join(NAMES)}, with or without :COUNT, got {shown!r}"
+        )
+    raise FileNotFoundError(f"data: expected a folder or zip with images/, masks/ and items.csv, got {shown!r}")
 
 
-def iter_items(data: str | Path) -> Iterator[tuple[dict, Callable[[], tuple[Image.Image, Image.Image]]]]:
-    """The items of a data set in the layout above, one by one: its row of items.csv, and what reads its image (RGB) and
-    mask (one channel, of the same size).
+# What the masks of the last few data sets hold: training opens each of its sets two or three times.
+_SEEN: dict[tuple, np.ndarray | str] = {}
 
-    Raises: FileNotFoundError and ValueError as `load_data` does; those of one item when it is read.
-    """
-    names, read = _reader(Path(data))
-    if "items.csv" not in names:
-        raise FileNotFoundError(f"data: expected items.csv in {str(data)!r}")
-    items = pd.read_csv(io.BytesIO(read("items.csv")), dtype=dict.fromkeys(TEXT, str))
-    if "name" not in items:
-        raise ValueError(f"data: expected a column 'name' in items.csv of {str(data)!r}, got {list(items)}")
 
-    def read_item(name: str) -> tuple[Image.Image, Image.Image]:
-        file = next((f for f in (f"images/{name}.jpg", f"images/{name}.png") if f in names), None)
-        mask_file = f"masks/{name}.png"
-        if file is None or mask_file not in names:
-            missing = mask_file if file else f"images/{name}.jpg or .png"
-            raise FileNotFoundError(f"data: item {name!r} of {str(data)!r} has no {missing}")
+class _Set:
+    """A data set that was opened: its rows, and what reads an item."""
+
+    def __init__(self, data: str | Path, classes: int | None = None):
+        self.shown, self.path = str(data), expand(data)
+        self.names, self._read, self._stamp = _reader(self.path, self.shown)
+        if "items.csv" not in self.names:  # zips often hold the folder, not what is in it
+            inside = [name for name in self.names if name.count("/") == 1 and name.endswith("/items.csv")]
+            if len(inside) != 1:
+                raise FileNotFoundError(f"data: expected items.csv in {self.shown!r}")
+            root = inside[0].removesuffix("items.csv")
+            self.names = {name.removeprefix(root): own for name, own in self.names.items() if name.startswith(root)}
+        # macOS takes names apart (NFD), Windows and most tables do not (NFC).
+        self.names = {unicodedata.normalize("NFC", name): own for name, own in self.names.items()}
+        self.pictures: dict[str, list[str]] = {}
+        for name in self.names:
+            suffix = next((s for s in IMAGES if name.lower().endswith(s)), None)
+            if suffix:
+                self.pictures.setdefault(name[: -len(suffix)], []).append(name)
+        self.items = read_items(self._read(self.names["items.csv"]), f"data: items.csv of {self.shown!r}")
+        self.rows = self.items.to_dict("records")
+        self.classes = classes if classes is not None else self._card_classes()
+
+    def _card_classes(self) -> int | None:
+        """How many classes, background included, ``dataset.json`` of data_scripts says that there are."""
+        if "dataset.json" not in self.names:
+            return None
         try:
-            image = Image.open(io.BytesIO(read(file))).convert("RGB")
-            mask = Image.open(io.BytesIO(read(mask_file)))
-            image.load(), mask.load()
-        except OSError as error:
-            raise ValueError(f"data: item {name!r} of {str(data)!r} does not decode: {error}") from error
-        if image.size != mask.size or mask.mode not in ("L", "P", "1"):
+            return len(json.loads(self._read(self.names["dataset.json"]))["classes"])
+        except (ValueError, TypeError, KeyError):  # of the user's own, for something else
+            return None
+
+    def file(self, kind: str, item: str) -> str:
+        """The one picture ``KIND/ITEM``."""
+        found = self.pictures.get(unicodedata.normalize("NFC", f"{kind}/{item}"), [])
+        if not found:
+            stem = next((item[: -len(s)] for s in IMAGES if item.lower().endswith(s)), None)
+            hint = f"; the column name has no suffix: {stem}" if stem and f"{kind}/{stem}" in self.pictures else ""
+            example = f"images/{item}.jpg or .png" if kind == "images" else f"masks/{item}.png"
+            raise FileNotFoundError(
+                f"data: item {item!r} of {self.shown!r} has no {example}; expected one of {', '.join(IMAGES)}{hint}"
+            )
+        if len(found) > 1:
+            raise ValueError(
+                f"data: item {item!r} of {self.shown!r} has several files: {', '.join(sorted(found))}; keep one of them"
+            )
+        return found[0]
+
+    def _content(self, file: str) -> io.BytesIO:
+        return io.BytesIO(self._read(self.names[file]))
+
+    @cached_property
+    def masks(self) -> dict[str, np.ndarray | str]:
+        """Of each mask that can be read its values, or why they are no labels. What is missing or damaged is told by
+        whoever reads it."""
+        found = {}
+        for row in self.rows:
+            try:
+                file = self.file("masks", row["name"])
+                key = (os.path.realpath(self.path), file, self._stamp(self.names[file]))
+                if key not in _SEEN:
+                    if len(_SEEN) > 100_000:
+                        _SEEN.clear()
+                    try:
+                        _SEEN[key] = np.flatnonzero(np.bincount(read_labels(self._content(file)).ravel()))
+                    except ValueError as error:
+                        _SEEN[key] = str(error)
+                found[row["name"]] = _SEEN[key]
+            except Exception:  # Pillow, zipfile and zlib have each their own
+                continue
+        return found
+
+    @cached_property
+    def binary(self) -> bool:
+        """Whether 255 stands for the one class that there is, in the masks that have no 1."""
+        if self.classes is not None:
+            return self.classes == 2
+        values = [v for v in self.masks.values() if not isinstance(v, str)]
+        return all(set(v) <= {0, 1} or set(v) <= {0, 255} for v in values)
+
+    def problem(self, item: str) -> str | None:
+        """Why an item's mask is no map of class indices, or None."""
+        values = self.masks.get(item)
+        if values is None or isinstance(values, str):
+            return values
+        if self.binary and set(values) <= {0, 255}:
+            return None
+        most = 254 if self.classes is None else self.classes - 1
+        return None if values[-1] <= most else f"values {_listed(values)}"
+
+    def check_masks(self, rows: list[dict] | None = None) -> None:
+        """Raises ValueError where masks are no maps of class indices, with the files, their values and the remedy, or
+        where an item has several files."""
+        rows = self.rows if rows is None else rows
+        for row in rows:
+            for kind in ("images", "masks"):
+                with contextlib.suppress(FileNotFoundError):  # for whoever reads it
+                    self.file(kind, row["name"])
+        problems = {row["name"]: self.problem(row["name"]) for row in rows}
+        problems = {name: problem for name, problem in problems.items() if problem}
+        if not problems:
+            return
+        alike: dict[str, list[str]] = {}
+        for name, problem in problems.items():
+            alike.setdefault(problem, []).append(self.file("masks", name))
+        shown = [
+            f"{files[0]}{f' and {len(files) - 1} more have' if len(files) > 1 else ' has'} {problem}"
+            for problem, files in sorted(alike.items(), key=lambda pair: len(pair[1]))[:5]  # the odd ones first
+        ]
+        more = f"; and {len(alike) - 5} other kinds" if len(alike) > 5 else ""
+        what = "class indices" if self.classes is None else f"class indices 0 to {self.classes - 1}"
+        raise ValueError(
+            f"data: {len(problems)} of {len(rows)} masks of {self.shown!r} hold something else than {what}: "
+            f"{'; '.join(shown)}{more}.{self._remedy(list(problems))}"
+        )
+
+    def _remedy(self, names: list[str]) -> str:
+        values = [self.masks[name] for name in names if not isinstance(self.masks[name], str)]
+        if not values:  # each message has its own
+            return ""
+        found = np.unique(np.concatenate(values))
+        if len(found) > 16:
+            return " So many are grey levels, as JPEG and resizing leave them: threshold the masks, save them as PNG"
+        if 255 in found:
+            return (
+                " 255 stands for the one class of a binary set, in masks of nothing but 0 and 255; else give every "
+                "pixel a class index, 0 for background"
+            )
+        return f" Renumber them from 0, the background, or set num_classes to {found[-1] + 1}"
+
+    def read(self, name: str) -> tuple[Image.Image, Image.Image]:
+        """An item's image (RGB) and mask (L, of class indices), of the same size."""
+        files = self.file("images", name), self.file("masks", name)
+        if problem := self.problem(name):
+            raise ValueError(f"data: {files[1]} of {self.shown!r} has {problem}.{self._remedy([name])}")
+        try:
+            with open_picture(self._content(files[0])) as picture:
+                image, turned = Image.fromarray(picture_pixels(picture)), picture.info["turned"]
+            values = read_labels(self._content(files[1]))
+        except Exception as error:  # Pillow, zipfile and zlib have each their own
+            raise ValueError(f"data: item {name!r} of {self.shown!r} does not decode: {error}") from error
+        if self.binary and values.max() == 255:
+            values = values // 255
+        mask = Image.fromarray(values)
+        if image.size != mask.size:
+            hint = "; the image is turned by its EXIF tag, as viewers show it" if turned else ""
             raise ValueError(
                 f"data: item {name!r}: expected a one-channel mask of the image's size {image.size}, "
-                f"got mode {mask.mode} and {mask.size}"
+                f"got {mask.size}{hint}"
             )
         return image, mask
 
-    for row in items.to_dict("records"):
-        yield row, partial(read_item, row["name"])
+
+def _listed(values: np.ndarray) -> str:
+    if len(values) <= 8:
+        return ", ".join(map(str, values))
+    return f"{', '.join(map(str, values[:4]))}, ... {values[-1]} ({len(values)} of them)"
+
+
+def iter_items(
+    data: str | Path, *, classes: int | None = None
+) -> Iterator[tuple[dict, Callable[[], tuple[Image.Image, Image.Image]]]]:
+    """The items of a data set in the layout above, one by one: its row of items.csv, and what reads its image (RGB) and
+    mask (one channel of class indices, of the same size).
+
+    Args:
+        classes: how many the masks may hold, the background included; None: as ``dataset.json`` says, or any number.
+
+    Raises: FileNotFoundError and ValueError as `load_data` does; those of one item when it is read.
+    """
+    opened = _Set(data, classes)
+    for row in opened.rows:
+        yield row, partial(opened.read, row["name"])
+
+
+def mask_values(data: str | Path, *, classes: int | None = None) -> dict[int, int]:
+    """How many masks of a data set hold each value, as the files have them.
+
+    Raises: ValueError where masks are no maps of class indices, naming files, values and remedy; as `load_data`.
+    """
+    opened = _Set(data, classes)
+    opened.check_masks()
+    values = [v for v in opened.masks.values()]
+    found, counts = np.unique(np.concatenate(values) if values else [], return_counts=True)
+    return {int(v): int(n) for v, n in zip(found, counts, strict=True)}
 
 
 def load_data(
-    data: str | Path, split: str | None = None, *, size: int | None = None, column: str = "split"
+    data: str | Path,
+    split: str | int | None = None,
+    *,
+    size: int | None = None,
+    column: str = "split",
+    classes: int | None = None,
 ) -> SegmentationData:
     """Reads a split of a data set into memory.
 
@@ -140,19 +325,22 @@ def load_data(
             ``synthetic-ultrasound``, ``synthetic-abdomen`` or ``synthetic-long-range@DISTANCE``, each with or without
             ``:COUNT``. COUNT is how many images (volumes, for the abdomen) the split train has, 320 (8) by default;
             validation and test have a quarter of that each.
-        split: a value of the column that `column` names; None takes all items.
+        split: a value of the column that `column` names, 0 and "0" alike; None takes all items.
         size: height and width in pixels to resize to (images antialiased, masks nearest, spacing_x and spacing_y scaled
             alike); None keeps the files' own, which must then be all the same. Synthetic images have 128 by default.
         column: of ``items.csv``, where a data set is split in several ways.
+        classes: how many the masks may hold, the background included; None: as ``dataset.json`` says, or any number.
+            The masks of all splits are looked at, so that a wrong one in the test set shows before training.
 
     Raises:
         FileNotFoundError: no data set, or a listed image or mask is not there.
-        ValueError: an unknown split or synthetic set, an image and mask of different sizes, a file that does not
-            decode.
+        ValueError: an unknown split or synthetic set, a table or masks that cannot be used as they are, an image and
+            mask of different sizes, several files for one item, a file that does not decode.
     """
-    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
-        return _synthetic(str(data), split, 128 if size is None else size)
-    rows, readers = _choose(data, split, column)
+    if wanted := find_synthetic(str(data)):
+        images, masks, rows = make_synthetic(wanted, split, 128 if size is None else size)
+        return SegmentationData(images, masks, pd.DataFrame(rows))
+    rows, readers = _choose(data, split, column, classes)
     images, masks = [], []
     for row, reader in zip(rows, readers, strict=True):
         image, mask = reader()
@@ -168,16 +356,18 @@ def load_data(
     return SegmentationData(np.stack(images), np.stack(masks), pd.DataFrame(rows))
 
 
-def iter_cases(data: str | Path, split: str | None = None, *, column: str = "split") -> Iterator[SegmentationData]:
+def iter_cases(
+    data: str | Path, split: str | int | None = None, *, column: str = "split", classes: int | None = None
+) -> Iterator[SegmentationData]:
     """The cases of a split one by one, at their own sizes: the slices of a volume, or a single image. Only one is in
     memory at a time. Arguments and errors are those of `load_data`."""
-    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
+    if find_synthetic(str(data)):
         whole = load_data(data, split)
         for places in case_rows(whole.items):
             items = whole.items.iloc[places].reset_index(drop=True)
             yield SegmentationData(whole.images[places], whole.masks[places], items)
         return
-    rows, readers = _choose(data, split, column)
+    rows, readers = _choose(data, split, column, classes)
     for places in case_rows(pd.DataFrame(rows)):
         pairs = [readers[i]() for i in places]
         if len({image.size for image, _ in pairs}) > 1:
@@ -188,29 +378,60 @@ def iter_cases(data: str | Path, split: str | None = None, *, column: str = "spl
 
 def has_volumes(data: str | Path) -> bool:
     """Whether the items of a data set are slices of volumes. Errors are those of `load_data`."""
-    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
-        return str(data).startswith("synthetic-abdomen")
-    return any("volume" in row and not pd.isna(row["volume"]) for row, _ in iter_items(data))
+    if wanted := find_synthetic(str(data)):
+        return wanted.row.volumes
+    items = _Set(data).items
+    return "volume" in items and bool(items["volume"].notna().any())
 
 
-def _choose(data: str | Path, split: str | None, column: str) -> tuple[list[dict], list[Callable]]:
+def _choose(
+    data: str | Path, split: str | int | None, column: str, classes: int | None
+) -> tuple[list[dict], list[Callable]]:
     """The rows of a split, and what reads the image and mask of each."""
-    chosen = list(iter_items(data))
+    opened = _Set(data, classes)
+    rows = opened.rows
     if split is not None:
-        if chosen and column not in chosen[0][0]:
-            raise ValueError(f"column: expected one of {[c for c in chosen[0][0] if c != 'name']}, got {column!r}")
-        splits = sorted({row[column] for row, _ in chosen if not pd.isna(row[column])})
-        if split not in splits:
-            raise ValueError(f"split: expected one of {splits}, got {split!r}")
-        chosen = [item for item in chosen if item[0][column] == split]
-    return [row for row, _ in chosen], [reader for _, reader in chosen]
+        if column not in opened.items or column == "name":
+            raise ValueError(
+                f"column: expected one of {[c for c in opened.items if c != 'name']}, got {column!r}; "
+                f"add it to items.csv of {opened.shown!r}, with train, validation or test for each item"
+            )
+        rows = [row for row in rows if not pd.isna(row[column])]  # the others are for no split
+        counts = Counter(as_text(row[column]) for row in rows)
+        if str(split) not in counts:
+            near = difflib.get_close_matches(str(split), list(counts), 1, 0.5)
+            hint = f"; {near[0]!r} is near" if near else ""
+            raise ValueError(f"split: expected one of {sorted(counts)}, got {str(split)!r}{hint}")
+        _report_unused(opened.shown, column, counts, str(split))
+    opened.check_masks(rows)
+    if split is not None:
+        rows = [row for row in rows if as_text(row[column]) == str(split)]
+    return rows, [partial(opened.read, row["name"]) for row in rows]
 
 
-def split_items(data: str | Path, split: str | None = None, *, column: str = "split") -> pd.DataFrame:
+USUAL_SPLITS = ("train", "validation", "test", "official_test")
+
+
+def _report_unused(shown: str, column: str, counts: dict[str, int], split: str) -> None:
+    """Warns of values beside the usual ones, misspelt ones above all: their items would be left out in silence."""
+    if column != "split" or split not in USUAL_SPLITS:
+        return
+    if unused := {value: n for value, n in counts.items() if value not in USUAL_SPLITS}:
+        listed = ", ".join(f"{value!r} ({n} items)" for value, n in unused.items())
+        warnings.warn(
+            f"split: {shown!r} has items in {listed}, which no command uses unless told to; "
+            f"the usual ones are {', '.join(USUAL_SPLITS)}",
+            stacklevel=4,
+        )
+
+
+def split_items(
+    data: str | Path, split: str | int | None = None, *, column: str = "split", classes: int | None = None
+) -> pd.DataFrame:
     """The items of a split as `load_data` and `iter_cases` have them, without reading an image. Errors are theirs."""
-    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
+    if find_synthetic(str(data)):
         return load_data(data, split).items
-    return pd.DataFrame(_choose(data, split, column)[0])
+    return pd.DataFrame(_choose(data, split, column, classes)[0])
 
 
 def case_rows(items: pd.DataFrame) -> list[list[int]]:
@@ -233,57 +454,3 @@ def case_rows(items: pd.DataFrame) -> list[list[int]]:
             raise ValueError(f"items: expected volume {volume!r} to have every slice once, got {list(part['slice'])}")
         places.append(list(part.index))
     return places
-
-
-SYNTHETIC = ("synthetic", "synthetic-abdomen", "synthetic-long-range@DISTANCE", "synthetic-ultrasound")
-
-
-def _synthetic(data: str, split: str | None, size: int) -> SegmentationData:
-    match = re.fullmatch(r"(synthetic(?:-[a-z]+)*)(?:@(\d+))?(?::(\d+))?", data)
-    name, distance, count = match.groups() if match else (data, None, None)
-    if name + ("@DISTANCE" if distance else "") not in SYNTHETIC:
-        raise ValueError(
-            f"data: expected a folder, a zip or one of {', '.join(SYNTHETIC)}, with or without :COUNT, got {data!r}"
-        )
-    count = int(count or (8 if name == "synthetic-abdomen" else 320))
-    if count < 1:
-        raise ValueError(f"data: expected a COUNT of at least 1, got {data!r}")
-    if size < 16:
-        raise ValueError(f"size: expected at least 16 for a synthetic set, got {size}")
-    quarter = max(1, count // 4)
-    # The splits are far apart in the seeds' range, so that a larger COUNT never reuses another split's images.
-    ranges = {"train": (0, count), "validation": (10**6, quarter), "test": (2 * 10**6, quarter)}
-    if split is not None and split not in ranges:
-        raise ValueError(f"split: expected one of {sorted(ranges)}, got {split!r}")
-    images, masks, items = [], [], []
-    for part in [split] if split else ranges:
-        first, n = ranges[part]
-        for seed in range(first, first + n):
-            item = {"name": f"{name.replace('-', '_')}_{seed}", "split": part}
-            if name == "synthetic-abdomen":
-                volume, labels, (z, y, x) = synthetic_abdomen(seed, size)
-                images.append(np.repeat(window(volume)[..., None], 3, axis=-1))
-                masks.append(labels)
-                spacing = {"spacing_x": x, "spacing_y": y, "spacing_z": z}
-                for i in range(len(volume)):
-                    items.append(
-                        {
-                            "name": f"{item['name']}_{i:03d}",
-                            "split": part,
-                            "volume": item["name"],
-                            "slice": i,
-                            **spacing,
-                        }
-                    )
-                continue
-            if name == "synthetic-long-range":
-                image, mask = synthetic_long_range(seed, size, int(distance))
-            elif name == "synthetic-ultrasound":
-                image, mask = synthetic_ultrasound(seed, size)
-                item["label"] = "lesion" if mask.any() else "normal"
-            else:
-                image, mask = synthetic_polyps(seed, size)
-            images.append(image[None])
-            masks.append(mask[None])
-            items.append(item)
-    return SegmentationData(np.concatenate(images), np.concatenate(masks), pd.DataFrame(items))

@@ -14,32 +14,11 @@ import torch
 import torch.nn as nn
 from safetensors.torch import load, save
 
+from ..files import write_file, write_through
 from ..models import LoadReport, load_official
 from ..models.baselines import BASELINES, Baseline, build_model
 from ..models.official import read_state, read_weights, without_prefixes
 from ..provenance import to_json
-
-
-def write_file(path: Path, content: bytes) -> None:
-    """Under a temporary name first, on the disk before it is renamed: no half file is ever left under `path`.
-
-    Raises: OSError that names the file, where the disk is full for example; what `path` held before is kept then.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        _write(temporary, content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OSError(error.errno, f"could not write it, what it held is kept: {error.strerror}", str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _weights(model: nn.Module, meta: dict, dtype: torch.dtype | None = None) -> bytes:
@@ -189,7 +168,7 @@ def save_state(run: Path, step: int, model: nn.Module, meta: dict, state: dict[s
     try:
         temporary.mkdir(parents=True)
         for name, content in files.items():
-            _write(temporary / name, content)
+            write_through(temporary / name, content)
         if folder.exists():  # after resume=previous
             shutil.rmtree(folder)
         os.rename(temporary, folder)

@@ -7,7 +7,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .predict import normalise
+from ..data.pixels import normalise
+from ..files import replacing
 
 OLDEST_OPSET = 18
 
@@ -89,10 +90,6 @@ def export_onnx(
         )
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # where each line of code lies on this machine: twice the weights' size
-    temporary = path.with_name(f".{path.name}")
-    try:
+    with replacing(path) as temporary:
         program.save(temporary, external_data=False)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -1,6 +1,7 @@
-"""Prediction for images of any size, for files of any number.
+"""Prediction for images of any size.
 
-MONAI, Pillow and nibabel are imported where they are needed: this module comes with ``import rwkvlib``.
+MONAI is imported where it is needed: this module comes with ``import rwkvlib``. Files are for predict_files.py; the
+names of what has moved stay importable from here.
 """
 
 from __future__ import annotations
@@ -9,49 +10,31 @@ import contextlib
 import copy
 import math
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ..layers import ConvNormAct
+from ..data.files import IMAGES, VOLUMES, Picture, read_picture
+from ..data.pixels import MEAN, STD, batches, normalise
+from ..models.folding import fold, fold_batchnorm, foldable
 
-# Of ImageNet, as for the published encoders.
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def normalise(image: Tensor) -> Tensor:
-    """(B, C, H, W) in [0, 1] to the scale that the models are trained with: ImageNet's for three channels, else
-    mean 0.5 and standard deviation 0.25 for every channel."""
-    rgb = image.shape[1] == 3
-    mean, std = (image.new_tensor(x).view(1, -1, 1, 1) for x in ((MEAN, STD) if rgb else ((0.5,), (0.25,))))
-    return (image - mean) / std
-
-
-def _foldable(module: nn.Module) -> bool:
-    return isinstance(module, ConvNormAct) and isinstance(module.norm, nn.BatchNorm2d)
-
-
-def fold_batchnorm(model: nn.Module) -> nn.Module:
-    """A copy of a model in eval mode whose BatchNorms are folded into the convolutions before them: same outputs,
-    fewer passes over memory, no training any more. Raises ValueError for a model in training mode."""
-    if model.training:
-        raise ValueError("model: expected a model in eval mode, got one in training mode")
-    return _fold(copy.deepcopy(model))
-
-
-def _fold(model: nn.Module) -> nn.Module:
-    for module in model.modules():
-        if _foldable(module):
-            module.conv = fuse_conv_bn_eval(module.conv, module.norm)
-            module.norm = nn.Identity().eval()
-    return model
+__all__ = [
+    "IMAGES",
+    "MEAN",
+    "STD",
+    "VOLUMES",
+    "Picture",
+    "batches",
+    "fold_batchnorm",
+    "normalise",
+    "predict",
+    "read_picture",
+    "to_labels",
+]
 
 
 def inference_copy(model: nn.Module) -> nn.Module:
@@ -62,9 +45,9 @@ def inference_copy(model: nn.Module) -> nn.Module:
 
     For many images: ``fast = inference_copy(model)`` once, then ``predict(fast, image)``.
     """
-    if not any(_foldable(module) for module in model.modules()):
+    if not any(foldable(module) for module in model.modules()):
         return model
-    return _fold(copy.deepcopy(model).eval()).to(memory_format=torch.channels_last)
+    return fold(copy.deepcopy(model).eval()).to(memory_format=torch.channels_last)
 
 
 _lock = threading.Lock()
@@ -219,211 +202,10 @@ def to_labels(logits: Tensor) -> Tensor:
     return logits.contiguous(memory_format=torch.channels_last).argmax(1).byte()  # a fifth of the time on a CPU
 
 
-IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-VOLUMES = (".nii", ".nii.gz")
-# Of the classes 1, 2, ...: Okabe and Ito's, which the colour-blind can tell apart.
-COLOURS = np.array(
-    [(230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)]
-)
+def __getattr__(name: str) -> Any:
+    """What moved to predict_files.py, which imports this module."""
+    if name not in ("COLOURS", "find_files", "overlay", "predict_files"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import predict_files as place
 
-
-@dataclass
-class Picture:
-    """An image or volume that was read: (N, H, W, 3) uint8, and what writes (N, H, W) uint8 labels in its format."""
-
-    pixels: np.ndarray
-    save: Callable[[np.ndarray, Path], None]
-
-
-def _bytes(values: np.ndarray, hu: tuple[float, float] | None) -> np.ndarray:
-    """Of a scanner's values uint8: Hounsfield units by their window; those without a unit from their 0.5th to their
-    99.5th percentile, as magnetic resonance is prepared for training."""
-    from ..data.window import stretch, window
-
-    if not np.isfinite(values).all():
-        raise ValueError("values that are not finite")
-    return stretch(values) if hu is None else window(values, *hu)
-
-
-def read_picture(file: Path, hu: tuple[float, float] | None = None, as_stored: bool = False) -> Picture:
-    """Reads an image or a NIfTI volume; see `predict_files`. Raises ValueError, with the file's name, for any other."""
-    try:
-        return (_read_volume if file.name.lower().endswith(VOLUMES) else _read_image)(file, hu, as_stored)
-    except ImportError:
-        raise
-    except Exception as error:  # Pillow, nibabel, gzip and zlib have each their own
-        raise ValueError(f"{file.name}: {error or type(error).__name__}") from error
-
-
-def _read_image(file: Path, hu: tuple[float, float] | None, as_stored: bool) -> Picture:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        if getattr(image, "n_frames", 1) > 1:
-            raise ValueError(f"expected one image, got {image.n_frames} in one file")
-        if image.mode in ("I", "F") or image.mode.startswith("I;16"):  # more than 8 bits
-            pixels = _bytes(np.asarray(image), hu)[..., None].repeat(3, axis=-1)
-        else:
-            pixels = np.asarray(image.convert("RGB"))
-
-    def save(labels: np.ndarray, path: Path) -> None:
-        Image.fromarray(labels[0]).save(path, format="PNG")
-
-    return Picture(pixels[None], save)
-
-
-def _read_volume(file: Path, hu: tuple[float, float] | None, as_stored: bool) -> Picture:
-    try:
-        import nibabel
-    except ImportError as error:
-        raise ImportError(f"nibabel: needed to read {file.name}; pip install nibabel") from error
-    image = nibabel.load(file)
-    if len(image.shape) != 3:
-        raise ValueError(f"expected 3 dimensions, got shape {image.shape}")
-    turned = image if as_stored else nibabel.as_closest_canonical(image)  # axes to the right, front and head
-    values = np.asarray(turned.dataobj).transpose(2, 1, 0)
-    back = slice(None) if as_stored else slice(None, None, -1)
-    pixels = _bytes(values[:, back, back], hu)
-
-    def save(labels: np.ndarray, path: Path) -> None:
-        found = labels[:, back, back].transpose(2, 1, 0)
-        if not as_stored:
-            codes = nibabel.orientations
-            way = codes.ornt_transform(codes.axcodes2ornt("RAS"), codes.io_orientation(image.affine))
-            found = codes.apply_orientation(found, way)
-        header = image.header.copy()
-        header.set_data_dtype(np.uint8)
-        header.set_slope_inter(1, 0)
-        nibabel.save(type(image)(np.ascontiguousarray(found), image.affine, header), path)
-
-    return Picture(pixels[..., None].repeat(3, axis=-1), save)
-
-
-def overlay(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 with the classes other than 0 of (H, W) labels half transparent above it."""
-    colour = COLOURS[(labels.astype(int) - 1) % len(COLOURS)]
-    return np.where(labels[..., None] > 0, (pixels.astype(int) + colour) // 2, pixels).astype(np.uint8)
-
-
-def _overlays(result: Path) -> Path:
-    """Where the overlays of a result go: an image's file, a volume's folder."""
-    image = result.name.endswith(".png")
-    return result.with_name(result.name.removesuffix(".png").removesuffix(".nii.gz") + "_overlay" + ".png" * image)
-
-
-def find_files(paths: Iterable[str | Path], out: Path, with_overlay: bool = False) -> dict[Path, Path]:
-    """The result, relative to `out`, of each image and volume: of files, and of folders with all that is below them.
-
-    Raises:
-        FileNotFoundError: a path that is not there, a folder without images.
-        ValueError: a file of another kind, two files with one result; `with_overlay`, a result where an overlay goes.
-    """
-    found: dict[Path, Path] = {}
-    for path in map(Path, paths):
-        if path.is_dir():
-            files = [f for f in sorted(path.rglob("*")) if f.is_file() and f.name.lower().endswith(IMAGES + VOLUMES)]
-            # Results of an earlier run may lie within the folder; a name with a dot may be half a file.
-            files = [f for f in files if not f.name.startswith(".") and out.resolve() not in f.resolve().parents]
-            if not files:
-                raise FileNotFoundError(f"path: no image ({', '.join(IMAGES + VOLUMES)}) in {str(path)!r}")
-        elif path.is_file():
-            files = [path]
-        else:
-            raise FileNotFoundError(f"path: no file or folder {str(path)!r}")
-        for file in files:
-            suffix = next((s for s in (*VOLUMES[::-1], *IMAGES) if file.name.lower().endswith(s)), None)
-            if suffix is None:
-                raise ValueError(f"path: expected one of {', '.join(IMAGES + VOLUMES)}, got {file.name!r}")
-            kind = ".nii.gz" if suffix in VOLUMES else ".png"
-            stem = file.name[: -len(suffix)]
-            found[file] = (file.parent.relative_to(path) if path.is_dir() else Path()) / (stem + kind)
-    results = list(found.values())
-    if with_overlay:
-        overlays = {_overlays(result) for result in results}
-        results += [result for result in results if result in overlays or result.parent in overlays]
-    if twice := sorted({str(r) for r in results if results.count(r) > 1}):
-        raise ValueError(f"path: several files would be written to {', '.join(twice)}; give them other folders")
-    return found
-
-
-def predict_files(
-    model: nn.Module,
-    paths: Iterable[str | Path],
-    out: str | Path,
-    *,
-    with_overlay: bool = False,
-    hu: tuple[float, float] | None = None,
-    as_stored: bool = False,
-    batch_size: int = 8,
-    progress: bool = True,
-    **options,
-) -> list[Path]:
-    """Writes a mask for every image and volume among the files and folders `paths`.
-
-    Images become ``NAME.png``: 0 and 255 where the model has one output channel, else class indices. NIfTI volumes
-    become ``NAME.nii.gz`` of class indices on the volume's own grid, with its affine.
-
-    Args:
-        with_overlay: also ``NAME_overlay.png``, or ``NAME_overlay/000.png``, ... of slices with a class in them.
-        hu: the window in Hounsfield units of volumes and of images with more than 8 bits, [-125, 275] for Synapse;
-            None takes each from its 0.5th to its 99.5th percentile.
-        as_stored: slices of volumes as the file has them; else as radiologists see them (as data_scripts prepares CT).
-        batch_size: slices at a time.
-        options: of `predict`.
-
-    Returns: the masks written.
-
-    Raises:
-        FileNotFoundError, ValueError: as `find_files`, before anything is written; ValueError at the end, with the
-            names and reasons, where files could not be read: the others' masks are there. ImportError: no nibabel.
-    """
-    from PIL import Image
-    from tqdm import tqdm
-
-    out, model = Path(out), inference_copy(model)
-    files, written, errors = find_files(paths, out, with_overlay), [], []
-    for file, result in tqdm(files.items(), unit="file", disable=not progress):
-        try:
-            picture = read_picture(file, hu, as_stored)
-        except ValueError as error:
-            errors.append(str(error))
-            continue
-        parts, binary = [], False
-        for batch in batches(picture.pixels, batch_size):
-            logits = predict(model, batch, **options)
-            parts.append(to_labels(logits).numpy())
-            binary = logits.shape[1] == 1
-        labels = np.concatenate(parts)
-        target = out / result
-        target.parent.mkdir(parents=True, exist_ok=True)
-        is_image = target.name.endswith(".png")
-        _write(target, lambda path, p=picture, x=labels * (255 if binary and is_image else 1): p.save(x, path))
-        written.append(target)
-        if with_overlay:
-            shown_at = out / _overlays(result)
-            for i in [0] if is_image else np.flatnonzero(labels.any((1, 2))):
-                path = shown_at if is_image else shown_at / f"{i:03d}.png"
-                path.parent.mkdir(exist_ok=True)
-                shown = Image.fromarray(overlay(picture.pixels[i], labels[i]))
-                _write(path, lambda path, shown=shown: shown.save(path, format="PNG"))
-    if errors:
-        raise ValueError(f"path: {len(errors)} of {len(files)} files could not be read: {'; '.join(errors)}")
-    return written
-
-
-def batches(pixels: np.ndarray, batch_size: int) -> Iterator[Tensor]:
-    """(N, H, W, C) uint8 as tensors (B, C, H, W) in [0, 1]."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
-    for i in range(0, len(pixels), batch_size):
-        yield torch.from_numpy(np.array(pixels[i : i + batch_size])).permute(0, 3, 1, 2).float() / 255
-
-
-def _write(path: Path, save: Callable[[Path], None]) -> None:
-    """Under a temporary name first, with the same suffix: nibabel goes by it."""
-    temporary = path.with_name(f".{path.name}")
-    try:
-        save(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    return getattr(place, name)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -494,7 +495,10 @@ def train(
     """
     out = Path(out).expanduser()
     with start(config, out, resume, progress, command) as accelerator:
-        data = load_data(config.data, "train", size=config.size, column=config.split)
+        read = partial(
+            load_data, config.data, size=config.size, column=config.split, classes=max(2, config.num_classes)
+        )
+        data = read("train")
         overrides = dict(config.overrides, num_classes=config.num_classes)
         model = build_model(config.model, **overrides)
         if config.pretrained:
@@ -508,7 +512,7 @@ def train(
         validate, hashes = None, {"train": data.sha256()}
         if config.validation is not None:
             try:
-                validation = load_data(config.data, config.validation, size=config.size, column=config.split)
+                validation = read(config.validation)
             except ValueError as error:
                 if not str(error).startswith("split: "):
                     raise

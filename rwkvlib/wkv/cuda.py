@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import os
 import re
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -19,6 +17,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from ..files import write_file
 
 LANES, SEGMENTS, TOKENS = 32, 8, 8  # see bi_wkv.cu; a block has LANES * SEGMENTS threads
 IO_TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "BFloat16"}
@@ -119,13 +119,7 @@ def compiled(dtype: torch.dtype, arch: str) -> bytes:
     cubin = compile_kernels(dtype, arch)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=name, suffix=".tmp", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(cubin).hexdigest().encode() + b"\n" + cubin)
-            os.replace(temporary, path)  # whoever writes the same entry at the same time: one whole file stays
-        finally:
-            Path(temporary).unlink(missing_ok=True)
+        write_file(path, hashlib.sha256(cubin).hexdigest().encode() + b"\n" + cubin)
     except OSError as e:
         warnings.warn(f"the compiled kernel cannot be kept ({e}); every process compiles it anew", stacklevel=2)
     return cubin

@@ -101,3 +101,25 @@ def test_bad_arguments_are_named(leaky, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         main(["audit", str(tmp_path / "nowhere")])
     assert stop.value.code == 2 and "error: data: expected a folder or zip" in capsys.readouterr().err
+
+
+def test_the_audit_says_what_the_masks_hold_and_stops_at_what_is_no_mask(leaky, capsys):
+    for file in (leaky / "masks").iterdir():
+        Image.fromarray(np.asarray(Image.open(file)) * 255).save(file)
+    result = audit(leaky)
+    assert result["mask_values"] == {"0": 12, "255": 11} and result["split_items"]["split"] == {"train": 10, "test": 2}
+    main(["audit", str(leaky)])
+    printed = capsys.readouterr().out
+    assert "mask values 0 (in 12 masks), 255 (in 11 masks); 255 is read as 1" in printed
+    assert "split: train 10, test 2" in printed
+    Image.fromarray(np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)).save(leaky / "masks/i0.png")
+    with pytest.raises(SystemExit):
+        main(["audit", str(leaky)])
+    assert "masks/i0.png has values 0, 1, 2, 3, ... 255 (256 of them)" in capsys.readouterr().err
+
+
+def test_images_of_sixteen_bits_are_no_duplicates_of_each_other(leaky):
+    for i in (7, 8):
+        image = np.asarray(Image.open(leaky / f"images/i{i}.png").convert("L")).astype(np.uint16)
+        Image.fromarray(image * 16).save(leaky / f"images/i{i}.png")
+    assert audit(leaky)["exact_duplicates"] == [["i0", "i1"]]

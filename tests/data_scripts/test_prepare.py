@@ -168,6 +168,7 @@ BAD = {
         lambda raw: (save(picture(0), raw / "Original/900.tif"), save(blob(), raw / "Ground Truth/900.tif")),
         "is not in the committed split",
     ),
+    "two masks": (lambda raw: save(blob(), raw / "Ground Truth/3.png"), "3.tif has several masks: 3.png, 3.tif"),
     "a name twice": (same_name_twice, "a second item is called 3"),
 }
 
@@ -342,6 +343,122 @@ def test_a_bad_volume_is_left_out_whole(kind, tmp_path, knows_only):
     assert pd.read_csv(out / "bad_items.csv")["problem"].str.contains(problem, regex=False).any()
     assert load_data(out).names == [f"0001_slice_{i:03d}" for i in range(3)]
     assert {f for f in files(out) if "0002" in f} == set()
+
+
+def one_volume(folder, knows_only, label=None, affine=None):
+    """A raw tree of one volume, with another label or another place of it."""
+    nibabel = pytest.importorskip("nibabel")
+    knows_only(["0001"])
+    image, own = ct(3, 1)
+    save_nifti(image, folder / "img/img0001.nii.gz", (0.7, 0.8, 3.0))
+    (folder / "label").mkdir(exist_ok=True)
+    place = np.diag([0.7, -0.8, 3.0, 1.0]) if affine is None else affine
+    nibabel.save(nibabel.Nifti1Image(own if label is None else label(own), place), folder / "label/label0001.nii.gz")
+    return folder
+
+
+def moved(offset):
+    affine = np.diag([0.7, -0.8, 3.0, 1.0])
+    affine[2, 3] = offset
+    return affine
+
+
+@pytest.mark.parametrize("affine", [np.eye(4), moved(60), moved(0.2)], ids=["no affine", "60 mm away", "0.2 mm away"])
+def test_a_label_that_lies_elsewhere_than_its_image_is_bad(affine, tmp_path, knows_only):
+    raw = one_volume(tmp_path / "raw", knows_only, affine=affine)
+    with pytest.raises(
+        ValueError, match=r"label0001\.nii\.gz lies elsewhere than img0001\.nii\.gz, by up to .* mm"
+    ) as error:
+        prepare(find("synapse"), raw, tmp_path / "out")
+    assert "[0.7, 0.0, 0.0, 0.0]" in str(error.value) and str([float(x) for x in affine[2]]) in str(error.value)
+
+
+def test_rounding_of_an_affine_is_no_difference(tmp_path, knows_only):
+    raw = one_volume(tmp_path / "raw", knows_only, affine=moved(0.01))
+    assert len(load_data(prepare(find("synapse"), raw, tmp_path / "out"))) == 3
+
+
+def test_labels_near_whole_numbers_are_rounded_before_organs_are_mapped(tmp_path, knows_only):
+    raw = one_volume(tmp_path / "raw", knows_only)
+    expected = load_data(prepare(find("synapse"), raw, tmp_path / "expected")).masks
+    noise = np.random.default_rng(0).uniform(-9e-4, 9e-4, ct(3, 1)[1].shape)
+    raw = one_volume(tmp_path / "raw", knows_only, label=lambda own: (own + noise).astype(np.float32))
+    found = load_data(prepare(find("synapse"), raw, tmp_path / "found")).masks
+    assert np.array_equal(found, expected) and set(np.unique(found)) == set(range(9))
+
+
+def test_labels_between_whole_numbers_are_bad(tmp_path, knows_only):
+    raw = one_volume(tmp_path / "raw", knows_only, label=lambda own: own + np.float32(0.25))
+    with pytest.raises(ValueError, match=r"label0001\.nii\.gz: expected whole numbers as labels, got 0\.25, 1\.25"):
+        prepare(find("synapse"), raw, tmp_path / "out")
+
+
+def test_fractions_in_arrays_are_bad(tmp_path):
+    from data_scripts.volumes import read_arrays
+
+    np.savez(tmp_path / "a.npz", image=np.zeros((4, 4)), label=np.full((4, 4), 0.5))
+    with pytest.raises(BadItem, match=r"a\.npz: expected whole numbers as labels, got 0\.5"):
+        read_arrays(tmp_path / "a.npz")
+
+
+# Images as cameras, detectors and users make them
+
+
+def test_a_turned_jpeg_is_not_copied_as_it_is(tmp_path, knows_only):
+    knows_only(["1"])
+    upright, tags = np.zeros((40, 60, 3), np.uint8), Image.Exif()
+    upright[:10, :20] = 255
+    tags[0x0112] = 3
+    turned = np.ascontiguousarray(upright[::-1, ::-1])
+    save(turned, tmp_path / "raw/Original/1.jpg", quality=95, exif=tags)
+    save(upright[..., 0], tmp_path / "raw/Ground Truth/1.png")
+    data = load_data(prepare(find("cvc_clinicdb"), tmp_path / "raw", tmp_path / "out"))
+    assert data.images[data.masks == 1].mean() > 240 and data.images[data.masks == 0].mean() < 10
+    assert files(tmp_path / "out" / "images") == {"1.png"}
+
+
+def test_sixteen_bits_are_stretched(small, tmp_path):
+    entry, raw = small
+    grey = picture(3)[..., 0].astype(np.uint16)
+    save(grey * 16, raw / "Original/3.tif")
+    out = prepare(entry, raw, tmp_path / "out")
+    pixels = np.asarray(Image.open(out / "images/3.png").convert("L"))
+    assert pixels.min() == 0 and pixels.max() == 255 and len(np.unique(pixels)) > 50
+
+
+def test_a_raw_tree_behind_links(small, tmp_path):
+    entry, raw = small
+    (tmp_path / "linked").mkdir()
+    for name in ("Original", "Ground Truth"):
+        (tmp_path / "linked" / name).symlink_to(raw / name)
+    (raw / "Original/again").symlink_to(raw)
+    assert len(load_data(prepare(entry, tmp_path / "linked", tmp_path / "out"))) == 4
+
+
+def test_own_images_in_a_known_layout_are_told_what_to_do(trees, tmp_path):
+    """The committed fingerprints know none of the tree's noise."""
+    with pytest.raises(ValueError, match=r"none of the 20 items is in the committed split of Kvasir-SEG .*items\.csv"):
+        prepare(find("kvasir_seg"), trees("kvasir_seg"), tmp_path / "out", skip_bad=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("missing", ["nibabel", "h5py", "pooch"])
+def test_a_missing_package_is_one_line(missing, tmp_path, monkeypatch, capsys):
+    from data_scripts.__main__ import main
+
+    (tmp_path / "raw/img").mkdir(parents=True)
+    (tmp_path / "raw/label").mkdir()
+    (tmp_path / "raw/img/img0001.nii.gz").write_bytes(b"")
+    if missing == "h5py":
+        (tmp_path / "raw/test_vol_h5").mkdir()
+        (tmp_path / "raw/train_npz").mkdir()
+        (tmp_path / "raw/test_vol_h5/case0001.npy.h5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, missing, None)
+    name = "kvasir_seg" if missing == "pooch" else "synapse"
+    options = ["--download"] if missing == "pooch" else []
+    with pytest.raises(SystemExit) as error:
+        main(["prepare", name, "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), *options])
+    assert error.value.code == 2 and f"error: {missing}: needed" in capsys.readouterr().err
 
 
 def test_values_that_are_not_finite_are_bad():

@@ -319,6 +319,7 @@ def test_the_command_reports_cases_and_intervals(volumes, tmp_path, capsys):
     assert "provenance" in summary and str(tmp_path) not in json.dumps(summary)
     assert "intervals over 2 units of 'patient'" in capsys.readouterr().out
     assert sorted(f.name for f in out.iterdir()) == ["cases.csv", "summary.json"]
+    out = tmp_path / "again"
     main(["evaluate", str(checkpoint), str(volumes), "--protocol", "published", "--unit", "name", "--out", str(out)])
     summary = json.loads((out / "summary.json").read_text())
     assert summary["protocol"] == "published" and summary["overall"]["dice"]["units"] == 4
@@ -400,3 +401,30 @@ def test_a_summary_counts_a_case_once_and_its_undefined_classes():
     assert set(found["classes"]) == {"1", "2"} and found["overall"]["dice"]["low"] == 0.25
     with pytest.raises(ValueError, match="unit: expected one 'sequence' for each case"):
         summarise(table.assign(sequence=[1, 2, 3, 3]))
+
+
+def test_the_command_replaces_results_on_request_only(volumes, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    model = create_model("rwkv_unet_t", **TINY)
+    save_checkpoint(tmp_path / "m.safetensors", model, dict(model="rwkv_unet_t", overrides=TINY, size=32))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/summary.json").write_text("mine")
+    arguments = ["evaluate", "~/m.safetensors", str(volumes), "--out", "~/out", "--split", "all"]
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert "summary.json' exists already; choose another folder" in capsys.readouterr().err
+    assert [f.read_text() for f in (tmp_path / "out").iterdir()] == ["mine"]
+    main([*arguments, "--overwrite"])
+    assert json.loads((tmp_path / "out/summary.json").read_text())["split"] == "all"
+    assert "4 cases" in capsys.readouterr().out
+
+
+def test_masks_of_other_classes_than_the_models_are_named_before_scoring(volumes, tmp_path, capsys):
+    model = create_model("rwkv_unet_t", **TINY)
+    save_checkpoint(tmp_path / "m.safetensors", model, dict(model="rwkv_unet_t", overrides=TINY, size=32))
+    mask = sorted((volumes / "masks").iterdir())[-1]
+    Image.fromarray(np.asarray(Image.open(mask)) * 0 + 2).save(mask)
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(tmp_path / "m.safetensors"), str(volumes)])
+    expected = f"masks/{mask.name} has values 2. Renumber them from 0, the background, or set num_classes to 3"
+    assert expected in capsys.readouterr().err

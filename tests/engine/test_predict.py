@@ -11,8 +11,11 @@ from PIL import Image
 from rwkvlib import create_model, predict
 from rwkvlib.__main__ import main
 from rwkvlib.data import stretch, synthetic_polyps
+from rwkvlib.data.files import read_picture
+from rwkvlib.data.pixels import normalise
 from rwkvlib.engine.checkpoint import save_checkpoint
-from rwkvlib.engine.predict import fold_batchnorm, normalise, overlay, predict_files, read_picture
+from rwkvlib.engine.predict_files import overlay, predict_files
+from rwkvlib.models.folding import fold_batchnorm
 
 TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
 
@@ -272,10 +275,10 @@ def test_the_command_writes_masks_and_says_what_is_wrong(nibabel, tmp_path, caps
     nibabel.save(nibabel.Nifti1Image(np.zeros((20, 24, 2), np.int16), np.eye(4)), tmp_path / "ct.nii.gz")
     files = [str(tmp_path / "a.png"), str(tmp_path / "ct.nii.gz")]
     for options in ([], ["--native", "--flips"], ["--window", "32"], ["--hu"], ["--hu", "-160", "240"]):
-        main(["predict", str(checkpoint), *files, "--out", str(out), "--overlay", *options])
+        main(["predict", str(checkpoint), *files, "--out", str(out), "--overlay", "--overwrite", *options])
         assert Image.open(out / "a.png").size == (53, 53) and nibabel.load(out / "ct.nii.gz").shape == (20, 24, 2)
         assert "2 masks in" in capsys.readouterr().out
-    main(["predict", "synthetic", files[0], "--out", str(out)])
+    main(["predict", "synthetic", files[0], "--out", str(out), "--overwrite"])
     for arguments, message in [
         (["nowhere", files[0]], "no file 'nowhere'"),
         ([str(checkpoint), str(tmp_path / "b.png")], "path: no file or folder"),
@@ -284,5 +287,188 @@ def test_the_command_writes_masks_and_says_what_is_wrong(nibabel, tmp_path, caps
         ([str(checkpoint), files[0], "--window", "3"], "window: expected at least 16"),
     ]:
         with pytest.raises(SystemExit) as error:
-            main(["predict", *arguments, "--out", str(out)])
+            main(["predict", *arguments, "--out", str(tmp_path / "other")])
         assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+# Nothing of the user's is written onto
+
+
+def inbox(folder, *names):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, name in enumerate(names or ("p0.png", "p1.png")):
+        Image.fromarray(grey(i)).save(folder / name)
+    return folder
+
+
+def contents(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("given", ["folder", "files", "another name"])
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_an_input_is_never_written_onto(given, overwrite, tmp_path):
+    folder = inbox(tmp_path / "in")
+    paths, out = {"folder": [folder], "files": sorted(folder.iterdir())}.get(given, [folder]), folder
+    if given == "another name":  # of the same folder
+        out = tmp_path / "link"
+        out.symlink_to(folder)
+    before = contents(folder)
+    with pytest.raises(ValueError, match=r"out: the input '.*p0\.png' would be written onto; choose another folder"):
+        predict_files(Threshold(), paths, out, progress=False, overwrite=overwrite)
+    assert contents(folder) == before
+
+
+def test_a_volume_beside_itself_is_safe(nibabel, tmp_path):
+    nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 2), np.int16), np.eye(4)), tmp_path / "scan.nii.gz")
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match=r"out: the input '.*scan\.nii\.gz' would be written onto"):
+        predict_files(Threshold(), [tmp_path / "scan.nii.gz"], tmp_path, progress=False, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_an_overlay_is_not_written_onto_an_input(nibabel, tmp_path):
+    """One that is given beside the folder of results, so that no two results have one name."""
+    inbox(tmp_path / "out", "a_overlay.png")
+    inbox(tmp_path / "in", "a.png")
+    before = contents(tmp_path)
+    paths = [tmp_path / "in/a.png", tmp_path / "out/a_overlay.png"]
+    with pytest.raises(ValueError, match="would be written"):
+        predict_files(Threshold(), paths, tmp_path / "out", with_overlay=True, progress=False, overwrite=True)
+    assert contents(tmp_path) == before
+
+
+def test_what_is_there_is_replaced_only_on_request(tmp_path):
+    """Ground truth, a corrected mask, a result of an earlier run: all alike."""
+    folder, out = inbox(tmp_path / "data/images"), inbox(tmp_path / "data/masks")
+    before = contents(out)
+    with pytest.raises(FileExistsError, match=r"out: '.*p0\.png' and 1 more exists already; .*--overwrite"):
+        predict_files(Threshold(), [folder], out, progress=False)
+    assert contents(out) == before
+    assert len(predict_files(Threshold(), folder, out, progress=False, overwrite=True)) == 2
+    masks = contents(out)
+    assert masks != before
+    with pytest.raises(FileExistsError):
+        predict_files(Threshold(), [folder], out, progress=False)
+    predict_files(Threshold(), [folder], out, progress=False, overwrite=True)
+    assert contents(out) == masks
+
+
+@pytest.mark.parametrize("where", [".", "in", "in/out", "in/deeper"])
+def test_results_may_go_above_beside_and_below_the_inputs(where, nibabel, tmp_path):
+    """The results of one run are no input of the next, wherever they are."""
+    (tmp_path / "in/deeper").mkdir(parents=True)
+    folder = inbox(tmp_path / "in", "a.jpg", "deeper/b.jpg")
+    nibabel.save(nibabel.Nifti1Image(grey(0, (8, 8, 2)).astype(np.int16), np.eye(4)), folder / "ct.nii")
+    out = tmp_path / where
+    options = dict(with_overlay=True, progress=False)
+    expected = ["a.png", "ct.nii.gz", "deeper/b.png"] if where != "in/deeper" else ["a.png", "ct.nii.gz"]
+    first = predict_files(Threshold(), [folder], out, **options)
+    again = predict_files(Threshold(), [folder], out, overwrite=True, **options)
+    assert [p.relative_to(out).as_posix() for p in first] == expected and again == first
+
+
+def test_an_overlay_of_fewer_slices_leaves_no_old_ones(nibabel, tmp_path):
+    values = np.zeros((8, 8, 3), np.int16)
+    values[:, :, :2] = 200
+    for shown in (2, 1):
+        nibabel.save(nibabel.Nifti1Image(values, np.diag([-1.0, -1, 1, 1])), tmp_path / "a.nii")
+        predict_files(
+            Threshold(2), [tmp_path / "a.nii"], tmp_path / "o", hu=(0, 100), with_overlay=True, progress=False,
+            overwrite=True,
+        )  # fmt: skip
+        assert sorted(p.name for p in (tmp_path / "o/a_overlay").iterdir()) == [f"{i:03d}.png" for i in range(shown)]
+        values[:, :, 1] = 0
+
+
+# Folders as they are
+
+
+def test_links_are_followed_and_hidden_folders_left_out(tmp_path, capsys):
+    store, folder = inbox(tmp_path / "store"), inbox(tmp_path / "in", "x.png")
+    inbox(folder / ".ipynb_checkpoints", "x-checkpoint.png")
+    inbox(folder / "__MACOSX", "x.png")
+    (folder / "monday").symlink_to(store)
+    (store / "back").symlink_to(folder)
+    for name in ("y.webp", "z.WEBP", "scan.dcm", "readme"):
+        (folder / name).write_bytes(b"")
+    written = predict_files(Threshold(), [folder], tmp_path / "out")
+    names = [p.relative_to(tmp_path / "out").as_posix() for p in written]
+    assert names == ["x.png", "monday/p0.png", "monday/p1.png"]
+    assert "left out: 4 files of other kinds (.dcm 1, .webp 2, none 1)" in capsys.readouterr().err
+    for file in (folder / "x.png", folder / "monday"):
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=r"path: no image .* but 4 files of other kinds \(\.dcm 1"):
+        predict_files(Threshold(), [folder], tmp_path / "more")
+
+
+def test_a_name_that_is_too_long_does_not_end_the_run(tmp_path):
+    longest = inbox(tmp_path / "in", "x" * 251 + ".png", "y" * 251 + ".bmp", "z.png")
+    assert len(predict_files(Threshold(), [longest], tmp_path / "out", progress=False)) == 3
+    with pytest.raises(ValueError, match=r"path: 2 of 3 files .*: x+\.png: the name of its result is too long; y"):
+        predict_files(Threshold(), [longest], tmp_path / "shown", with_overlay=True, progress=False)
+    assert (tmp_path / "shown/z_overlay.png").exists()
+
+
+def test_home_and_single_paths_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    inbox(tmp_path / "in")
+    assert len(predict_files(Threshold(), "~/in", "~/out", progress=False)) == 2 and (tmp_path / "out/p0.png").exists()
+
+
+def test_a_turned_photograph_gets_the_mask_that_viewers_show(tmp_path):
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    upright = np.zeros((48, 80), np.uint8)
+    upright[:, :40] = 255
+    turned = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    turned.save(tmp_path / "a.jpg", exif=tags)
+    predict_files(Threshold(), [tmp_path / "a.jpg"], tmp_path / "out", progress=False)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "out/a.png")), upright)
+
+
+def test_names_that_moved_are_still_here():
+    from rwkvlib.data import files, pixels
+    from rwkvlib.engine import predict as old
+    from rwkvlib.engine import predict_files as new
+    from rwkvlib.models import folding
+
+    for place, names in (
+        (files, ("IMAGES", "VOLUMES", "Picture", "read_picture")),
+        (pixels, ("MEAN", "STD", "batches", "normalise")),
+        (new, ("COLOURS", "find_files", "overlay", "predict_files")),
+        (folding, ("fold_batchnorm",)),
+    ):
+        for name in names:
+            assert getattr(old, name) is getattr(place, name)
+    with pytest.raises(AttributeError):
+        _ = old.nothing
+
+
+def test_a_zoo_of_formats(tmp_path):
+    """Whatever cameras, scanners and programs write; what cannot be read is named, and costs the others nothing."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    colour = np.dstack([grey(i) for i in range(3)])
+    rgb = Image.fromarray(colour)
+    kinds = {"RGB": ".JPG", "CMYK": ".jpeg", "1": ".PNG", "LA": ".png", "RGBA": ".Tif", "P": ".BMP", "L": ".bmp"}
+    kinds |= {"YCbCr": ".TIFF", "LAB": ".tif"}
+    for mode, suffix in kinds.items():
+        image = Image.new("LAB", rgb.size) if mode == "LAB" else rgb.convert(mode)
+        image.save(folder / f"{mode}{suffix}")
+    Image.fromarray(grey().astype(np.float32)).save(folder / "float.tif")
+    Image.fromarray(grey().astype(np.int32)).save(folder / "int32.tif")
+    Image.fromarray(np.full((21, 34), 700, np.uint16)).save(folder / "constant.png")
+    for width, height in ((1, 1), (17, 400), (90, 3)):
+        Image.fromarray(grey(0, (height, width))).save(folder / f"{width}x{height}.png")
+    rgb.save(folder / "Bild 1.v2 ä.png")
+    rgb.save(folder / "two views.jpg", format="MPO", save_all=True, append_images=[rgb])
+    good = {f.stem: Image.open(f).size for f in folder.iterdir()}
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "page.jpg").write_text("<html>log in</html>")
+    (folder / "cut.jpg").write_bytes((folder / "RGB.JPG").read_bytes()[:300])
+    Image.fromarray(np.full((5, 5), np.nan, np.float32)).save(folder / "nan.tif")
+    with pytest.raises(ValueError, match="path: 4 of 21 files could not be read") as error:
+        predict_files(Threshold(), [folder], tmp_path / "out", progress=False)
+    assert all(name in str(error.value) for name in ("empty.png", "page.jpg", "cut.jpg", "nan.tif"))
+    assert {f.stem: Image.open(f).size for f in (tmp_path / "out").iterdir()} == good

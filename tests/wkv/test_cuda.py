@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 import threading
 import types
 import warnings
@@ -392,12 +391,12 @@ def refuse(error):
     return function
 
 
-@pytest.mark.parametrize("where", ["mkdir", "mkstemp", "replace", "a file in the way"])
+@pytest.mark.parametrize("where", ["mkdir", "open", "replace", "a file in the way"])
 def test_where_nothing_can_be_kept_the_kernel_is_used_all_the_same(where, cache, no_compiler, monkeypatch):
     if where == "mkdir":
         monkeypatch.setattr(Path, "mkdir", refuse(errno.EROFS))
-    elif where == "mkstemp":
-        monkeypatch.setattr(tempfile, "mkstemp", refuse(errno.EACCES))
+    elif where == "open":
+        monkeypatch.setattr(Path, "write_bytes", refuse(errno.EACCES))
     elif where == "replace":
         monkeypatch.setattr(os, "replace", refuse(errno.ENOSPC))
     else:
