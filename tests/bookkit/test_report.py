@@ -176,12 +176,12 @@ def test_the_rules_for_empty_masks_are_counted(invented):
     found = report.empty_masks().set_index(["kind", "model"])
     assert len(found) == 4 and np.allclose(found["absent"], 2 / 3)
     t, unet = found.loc[("slice", "t")], found.loc[("slice", "unet")]
-    assert (t["strict"], t["paper"], t["difference"]) == pytest.approx((0.4, 0.6, 0.2))
+    assert (t["strict"], t["published"], t["difference"]) == pytest.approx((0.4, 0.6, 0.2))
     assert (t["low"], t["high"]) == pytest.approx((0.2, 0.2)), "both patients are alike"
     assert (t["false_alarm"], t["missed"], unet["false_alarm"], unet["missed"]) == (0.5, 0, 0, 0.5)
-    assert (unet["strict"], unet["paper"]) == pytest.approx((0.4, 0.8 / 6)) and unet["low"] < unet["high"]
+    assert (unet["strict"], unet["published"]) == pytest.approx((0.4, 0.8 / 6)) and unet["low"] < unet["high"]
     compared = report.empty_masks_comparisons().set_index("by")["difference"]
-    assert compared["slice, paper"] == pytest.approx(0.6 - 0.8 / 6)
+    assert compared["slice, published"] == pytest.approx(0.6 - 0.8 / 6)
     assert compared["slice, strict"] == pytest.approx(0.4), "over the two cases that both define"
 
 
