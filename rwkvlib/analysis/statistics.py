@@ -39,7 +39,7 @@ class Cells:
 
     mean: float  # over the cases, so that large units weigh more
     # (runs, units). What each cell adds to the mean, times the number of cells: their mean is `mean`. With equally many
-    # cases in each cell it is the cell's mean, else the linearised ratio of sums (Cochran 1977, 6.3).
+    # cases in each cell it is the cell's mean, else the linearised ratio of sums (Cochran 1977, chapter 6).
     values: np.ndarray
 
 
