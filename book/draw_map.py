@@ -1,4 +1,5 @@
-"""Draws the architecture map of the welcome page, book/_static/architecture.svg: every box leads to its chapter.
+"""Draws the architecture map of the welcome page and the book's icon into book/_static: every chapter has its place on
+the map, and every box leads to its chapter.
 
 Run it again after a change: python book/draw_map.py (a test compares).
 """
@@ -6,10 +7,13 @@ Run it again after a change: python book/draw_map.py (a test compares).
 from html import escape
 from pathlib import Path
 
-OUT = Path(__file__).parent / "_static" / "architecture.svg"
-WIDTH, HEIGHT = 760, 640
+STATIC = Path(__file__).parent / "_static"
+WIDTH, HEIGHT = 760, 690
 FILL = {"encoder": "#cfe3f3", "attention": "#9cc7ea", "mix": "#f6dcc0", "decoder": "#cdebdc", "plain": "#ffffff"}
 CHAPTERS = {
+    "scoring": "01_scoring",
+    "u": "02_unet",
+    "linear": "03_attention_to_wkv",
     "operator": "04_wkv",
     "fast": "05_fast_bi_wkv",
     "audit": "06_audit",
@@ -17,24 +21,36 @@ CHAPTERS = {
     "glsp": "08_glsp",
     "encoder": "09_encoder",
     "unet": "10_unet",
+    "data": "11_data",
     "training": "12_training",
+    "reproduction": "13_reproduction",
+    "ablations": "14_ablations",
     "seeing": "15_seeing",
+    "home": "16_at_home",
 }
 
 
-def box(x: float, y: float, w: float, h: float, lines: list[str], fill: str, chapter: str) -> str:
-    """A rectangle with centred lines of text, the first in bold, that links to a chapter."""
-    page, bold = CHAPTERS[chapter], ' style="font-weight:bold"'
-    number = int(page[:2])
+def shape(x: float, y: float, w: float, h: float, lines: list[str], fill: str) -> str:
+    """A rectangle with centred lines of text, the first in bold."""
+    bold = ' style="font-weight:bold"'
     text = "".join(
         f'<text x="{x + w / 2:g}" y="{y + h / 2 + 6 + 19 * (i - (len(lines) - 1) / 2):g}"'
         f"{bold if i == 0 else ''}>{escape(line)}</text>"
         for i, line in enumerate(lines)
     )
-    return (
-        f'<a href="../notebooks/{page}.html" aria-label="{escape(" ".join(lines))}: chapter {number}">'
-        f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="7" fill="{FILL[fill]}"/>{text}</a>'
-    )
+    return f'<rect x="{x:g}" y="{y:g}" width="{w:g}" height="{h:g}" rx="7" fill="{FILL[fill]}"/>{text}'
+
+
+def link(chapter: str, name: str, *shapes: str) -> str:
+    """Shapes that lead to one chapter, together: one link, whose name is read aloud."""
+    page = CHAPTERS[chapter]
+    label = f'aria-label="{escape(name)}: chapter {int(page[:2])}"'
+    return f'<a href="../notebooks/{page}.html" {label}>{"".join(shapes)}</a>'
+
+
+def box(x: float, y: float, w: float, h: float, lines: list[str], fill: str, chapter: str) -> str:
+    """A rectangle that leads to a chapter."""
+    return link(chapter, " ".join(lines), shape(x, y, w, h, lines, fill))
 
 
 def arrow(*points: tuple[float, float]) -> str:
@@ -45,7 +61,7 @@ def arrow(*points: tuple[float, float]) -> str:
 def draw() -> str:
     """The whole picture as SVG text."""
     parts = []
-    rows = [78, 148, 218, 288, 358]  # top of the encoder's boxes: stem and stages
+    rows = [88, 158, 228, 298, 368]  # top of the encoder's boxes: stem and stages
     names = [
         ("Stem", "24 channels, full size"),
         ("Stage 1", "1/2 size"),
@@ -53,46 +69,52 @@ def draw() -> str:
         ("Stage 3 + Bi-WKV", "1/8 size"),
         ("Stage 4 + Bi-WKV", "1/16 size"),
     ]
-    for i, (y, lines) in enumerate(zip(rows, names, strict=True)):
-        parts.append(box(30, y, 190, 50, list(lines), "attention" if i > 2 else "encoder", "encoder"))
-        if i:
-            parts.append(arrow((125, rows[i - 1] + 50), (125, y - 3)))
-    parts.append('<text x="125" y="40">image (B, 3, H, W)</text>')
-    parts.append(arrow((125, 48), (125, 75)))
-    parts.append(
-        box(300, 148, 150, 190, ["Cross-channel", "mix (CCM)", "skips meet", "before they go on"], "mix", "unet")
-    )
-    blocks = [(288, "Decoder 1"), (218, "Decoder 2"), (148, "Decoder 3"), (78, "Decoder 4")]
-    for i, (y, name) in enumerate(blocks):
-        parts.append(box(530, y, 200, 50, [name, "9x9 depthwise, x2"], "decoder", "unet"))
-        if i:
-            parts.append(arrow((630, blocks[i - 1][0] - 0), (630, y + 53)))
-    for y in (173, 243, 313):
+    stages = zip(rows, names, strict=True)
+    encoder = [shape(30, y, 190, 50, lines, "attention" if y > 250 else "encoder") for y, lines in stages]
+    parts.append(link("encoder", "Encoder: stem and four stages", *encoder))
+    parts += [arrow((125, y + 50), (125, y + 67)) for y in rows[:-1]]
+    parts.append(box(30, 14, 190, 50, ["Data", "image (B, 3, H, W)"], "plain", "data"))
+    parts.append(arrow((125, 64), (125, 85)))
+    parts.append(box(285, 14, 180, 110, ["The U", "deep maps see far,", "skips keep the detail"], "plain", "u"))
+    mix = shape(300, 158, 150, 190, ["Cross-channel", "mix (CCM)", "skips meet", "before they go on"], "mix")
+    blocks = [(298, "Decoder 1"), (228, "Decoder 2"), (158, "Decoder 3"), (88, "Decoder 4")]
+    decoder = [shape(530, y, 200, 50, [name, "9x9 depthwise, x2"], "decoder") for y, name in blocks]
+    parts.append(link("unet", "Cross-channel mix and decoder", mix, *decoder))
+    parts += [arrow((630, y), (630, y - 17)) for y, _ in blocks[:-1]]
+    for y in (183, 253, 323):
         parts.append(arrow((220, y), (297, y)))
     # The mixed skips enter below the decoder block that they are concatenated for.
-    for y_from, y_to in ((313, 278), (243, 208), (173, 138)):
+    for y_from, y_to in ((323, 288), (253, 218), (183, 148)):
         parts.append(arrow((450, y_from), (490, y_from), (490, y_to), (622, y_to)))
-    parts.append(arrow((220, 383), (630, 383), (630, 341)))
-    parts.append('<text x="630" y="40">mask (B, classes, H, W)</text>')
-    parts.append(arrow((630, 78), (630, 50)))
+    parts.append(arrow((220, 393), (630, 393), (630, 351)))
+    parts.append(box(530, 14, 200, 50, ["Scoring", "mask (B, classes, H, W)"], "plain", "scoring"))
+    parts.append(arrow((630, 88), (630, 67)))
 
-    parts.append('<rect x="14" y="432" width="732" height="194" rx="10" class="inset"/>')
+    parts.append('<rect x="14" y="436" width="732" height="178" rx="10" class="inset"/>')
     parts.append(
-        '<text x="30" y="456" class="plain left">Every stage is a row of GLSP blocks. In one with attention:</text>'
+        '<text x="30" y="460" class="plain left">Every stage is a row of GLSP blocks. In one with attention:</text>'
     )
-    y = 472
-    parts.append(box(30, y, 110, 62, ["GLSP", "norm, 1x1"], "encoder", "glsp"))
-    parts.append(box(170, y, 260, 62, ["Spatial Mix", "Q-Shift, k, v, r, gate"], "attention", "mix"))
-    parts.append(box(460, y, 130, 62, ["Depthwise", "5x5, local"], "encoder", "glsp"))
-    parts.append(box(620, y, 110, 62, ["1x1", "+ residual"], "encoder", "glsp"))
+    y = 474
+    glsp = [shape(30, y, 110, 58, ["GLSP", "norm, 1x1"], "encoder")]
+    glsp += [shape(460, y, 130, 58, ["Depthwise", "5x5, local"], "encoder")]
+    glsp += [shape(620, y, 110, 58, ["1x1", "+ residual"], "encoder")]
+    parts.append(link("glsp", "GLSP block", *glsp))
+    parts.append(box(170, y, 260, 58, ["Spatial Mix", "Q-Shift, k, v, r, gate"], "attention", "mix"))
     for a, b in ((140, 170), (430, 460), (590, 620)):
-        parts.append(arrow((a, y + 31), (b - 3, y + 31)))
-    parts.append(box(30, 564, 120, 50, ["Seeing", "when trained"], "plain", "seeing"))
-    parts.append(box(170, 564, 120, 50, ["Bi-WKV", "definition"], "attention", "operator"))
-    parts.append(box(310, 564, 120, 50, ["Fast", "and stable"], "attention", "fast"))
-    parts.append(box(450, 564, 130, 50, ["Audit", "as published"], "mix", "audit"))
-    parts.append(box(600, 564, 130, 50, ["Training", "loss to mask"], "plain", "training"))
-    parts.append(arrow((230, 564), (230, y + 65)))
+        parts.append(arrow((a, y + 29), (b - 3, y + 29)))
+    parts.append(box(30, 552, 170, 50, ["Attention", "and how it got linear"], "attention", "linear"))
+    parts.append(box(220, 552, 160, 50, ["Bi-WKV", "definition"], "attention", "operator"))
+    parts.append(box(400, 552, 155, 50, ["Fast", "and stable"], "attention", "fast"))
+    parts.append(box(575, 552, 155, 50, ["Audit", "as published"], "mix", "audit"))
+    parts.append(arrow((300, 552), (300, y + 61)))
+    last = [
+        (["Training", "loss to mask"], "training"),
+        (["Reproduction", "how sure"], "reproduction"),
+        (["Ablations", "part by part"], "ablations"),
+        (["Seeing", "when trained"], "seeing"),
+        (["At home", "your images"], "home"),
+    ]
+    parts += [box(14 + 149 * i, 628, 136, 50, lines, "plain", chapter) for i, (lines, chapter) in enumerate(last)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" class="architecture-map" role="group" '
         'aria-label="Architecture map of RWKV-UNet: every box leads to its chapter">\n'
@@ -108,5 +130,18 @@ def draw() -> str:
     )
 
 
+def draw_icon() -> str:
+    """The book's icon: the U of the network, its middle bar the skip connection."""
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
+        '<rect width="32" height="32" rx="6" fill="#0072b2"/>'
+        '<path d="M8 6v12a8 8 0 0 0 16 0V6" fill="none" stroke="#fff" stroke-width="5"/>'
+        '<path d="M11 10h9" stroke="#e69f00" stroke-width="3"/></svg>\n'
+    )
+
+
+FILES = {STATIC / "architecture.svg": draw, STATIC / "favicon.svg": draw_icon}
+
 if __name__ == "__main__":
-    OUT.write_text(draw(), encoding="utf8")
+    for path, make in FILES.items():
+        path.write_text(make(), encoding="utf8")

@@ -143,6 +143,43 @@ def experiments(root: Path) -> dict[str, str]:
     }
 
 
+def intervals(root: Path) -> dict[str, str]:
+    """Return how often 95 % intervals over three runs hold the true mean, in per cent, by `experiments/coverage.py`."""
+    rows = result(root, "statistics/coverage").get("rows", [])
+
+    def shares(method: str, *distributions: str, dominates: str | None = None) -> list[float]:
+        return [
+            100 * row[method]
+            for row in rows
+            if row["distribution"] in distributions and dominates in (None, row["dominates"])
+        ] or [float("nan")]
+
+    usual, stored = ("normal", "skewed"), shares("mean_interval", "stored")
+    return {
+        "coverage_least": f"{min(shares('mean_interval', *usual)):.0f}",
+        "coverage_satterthwaite_least": f"{min(shares('satterthwaite', *usual)):.0f}",
+        "coverage_bootstrap_runs": f"{min(shares('bootstrap', *usual, dominates='runs')):.0f}",
+        "coverage_stored_least": f"{min(stored):.0f}",
+        "coverage_stored_most": f"{max(stored):.0f}",
+        "coverage_missed_least": f"{min(shares('mean_interval', 'skewed, one in sixteen missed')):.0f}",
+    }
+
+
+def latency(root: Path) -> dict[str, str]:
+    """Return how many times the U-Net's seconds and MiB one image takes, by network and size."""
+    rows = {(row["model"], row["size"]): row for row in result(root, "bench/efficiency_cpu")["rows"]}
+    texts = {}
+    for model in "tsb":
+        for size in (256, 512):
+            ours, unet = rows[f"rwkv_unet_{model}", size], rows["unet", size]
+            texts[f"times_unet_{model}_{size}"] = f"{ours['seconds'] / unet['seconds']:.1f}"
+            texts[f"memory_unet_{model}_{size}"] = f"{ours['peak_mib'] / unet['peak_mib']:.0f}"
+    for model in ("rwkv_unet_t", "rwkv_unet_b", "unet"):
+        ratio = rows[model, 512]["seconds"] / rows[model, 256]["seconds"]
+        texts[f"times_512_{model.removeprefix('rwkv_unet_')}"] = f"{ratio:.1f}"
+    return texts
+
+
 def numbers(root: Path = ROOT) -> dict[str, str]:
     """Return the text of every name that the pages may use."""
-    return times(root) | synthetic_model(root) | audits(root) | experiments(root)
+    return times(root) | synthetic_model(root) | audits(root) | experiments(root) | intervals(root) | latency(root)

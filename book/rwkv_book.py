@@ -10,6 +10,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+from sphinx_exercise.directive import ExerciseDirective
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -61,6 +62,14 @@ class Quiz(SphinxDirective):
         return [*result, raw("</div></div>")]
 
 
+class Exercise(ExerciseDirective):
+    """An exercise whose title ends in its grade: the page puts the whole title in brackets, so the grade has none."""
+
+    def run(self) -> list[nodes.Node]:
+        self.arguments = [re.sub(r" \((easy|medium|hard)\)$", r", \1", title) for title in self.arguments]
+        return super().run()
+
+
 def remove_solutions(app: Sphinx, doctree: nodes.document) -> None:
     """Take the solutions out of a page when the book is built without them; their cells have run all the same."""
     from sphinx_exercise.nodes import solution_node
@@ -98,6 +107,7 @@ def write_sitemap(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     """Register everything above."""
     app.add_directive("quiz", Quiz)
+    app.add_directive("exercise", Exercise, override=True)
     app.add_config_value("rwkv_solutions", True, "env", [bool])
     app.connect("doctree-read", remove_solutions)
     app.connect("html-page-context", link_plain_edition, priority=900)

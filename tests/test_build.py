@@ -180,7 +180,7 @@ def exercises(book):
     (book / "_config.yml").write_text(config + "sphinx: {extra_extensions: [sphinx_exercise, rwkv_book]}\n")
     path = book / "notebooks/one.ipynb"
     notebook = nbformat.read(path, as_version=4)
-    parts = ["```{exercise} Easy\n:label: ex\n\nWhy?\n```\n\n```{solution-start} ex\n```\n\nBecause."]
+    parts = ["```{exercise} Two per cent (easy)\n:label: ex\n\nWhy?\n```\n\n```{solution-start} ex\n```\n\nBecause."]
     notebook.cells += [
         nbformat.v4.new_markdown_cell(parts[0], id="ask"),
         nbformat.v4.new_code_cell("print('the ' + 'secret')", id="solve"),
@@ -197,6 +197,7 @@ def test_one_switch_leaves_the_solutions_out(exercises, monkeypatch):
     shown = run(exercises)
     assert shown.returncode == 0, shown.stderr
     assert "Because." in page(exercises) and "the secret" in page(exercises)
+    assert "(Two per cent, easy)" in page(exercises), "no brackets within brackets"
     index = (exercises / "_build/html/book/index.html").read_text()
     assert index.count('type="radio"') == 2 and index.count("rwkv-right") == 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import re
@@ -189,6 +190,18 @@ def test_architecture_map_is_up_to_date():
     spec = importlib.util.spec_from_file_location("draw_map", ROOT / "book" / "draw_map.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.OUT.read_text(encoding="utf8") == module.draw(), "run: python book/draw_map.py"
-    for page in module.CHAPTERS.values():
-        assert (ROOT / "notebooks" / f"{page}.ipynb").is_file(), page
+    for path, make in module.FILES.items():
+        assert path.read_text(encoding="utf8") == make(), "run: python book/draw_map.py"
+    pages = re.findall(r'href="../notebooks/(\w+)\.html"', module.draw())
+    assert sorted(pages) == [path.stem for path in NOTEBOOKS], "each chapter has one place on the map"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
+def test_make_bench_runs_every_script_without_arguments(path):
+    """What needs data or a choice is an experiment."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))) if isinstance(node, ast.Call)]
+    for call in calls:
+        if isinstance(call.func, ast.Attribute) and call.func.attr == "add_argument":
+            needed = [k for k in call.keywords if k.arg == "required" and getattr(k.value, "value", True)]
+            optional = ast.literal_eval(call.args[0]).startswith("-") or any(k.arg == "nargs" for k in call.keywords)
+            assert not needed and optional, f"line {call.lineno}: an argument that must be given"

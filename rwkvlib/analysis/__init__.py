@@ -5,7 +5,16 @@ from .attention import implicit_attention, spatial_mixes
 from .complexity import count_macs, count_parameters
 from .erf import effective_receptive_field, receptive_contribution
 from .receptive_field import receptive_field_radius
-from .statistics import Comparison, Interval, bootstrap_interval, compare, holm, paired_difference, summarise
+from .statistics import (
+    Comparison,
+    Interval,
+    bootstrap_interval,
+    compare,
+    holm,
+    mean_interval,
+    paired_difference,
+    summarise,
+)
 
 __all__ = [
     "Comparison",
@@ -17,6 +26,7 @@ __all__ = [
     "effective_receptive_field",
     "holm",
     "implicit_attention",
+    "mean_interval",
     "paired_difference",
     "receptive_contribution",
     "receptive_field_radius",

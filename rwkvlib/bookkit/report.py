@@ -3,9 +3,9 @@
 ``python -m rwkvlib report --out report`` writes all of them. A run is ``results/FOLDER/NAME.json`` with the scores of
 its cases beside it in ``NAME.csv``, as `rwkvlib.engine.sweep` writes them; names are SET_MODEL_SEED.
 
-Means are over cases and seeds; intervals are bootstrap 95 % intervals that resample seeds, and units: videos
-(sequence), groups of near-duplicates (group), else images (name). Tests are Wilcoxon's on the units' means, corrected
-by Holm over the rows of a table.
+Means are over cases and seeds; intervals are 95 % intervals with seeds and units as crossed random effects
+(`rwkvlib.analysis.mean_interval`), of one seed over units alone. Units are videos (sequence), groups of near-duplicates
+(group), else images (name). Tests are Wilcoxon's on the units' means, corrected by Holm over the rows of a table.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ MODELS = {"t": "RWKV-UNet-T", "unet": "U-Net"}
 COLOURS = {"t": PALETTE["orange"], "unet": PALETTE["blue"]}
 # The paper's columns; its split of CVC-ClinicDB is not published, and by image in the literature.
 PAPER = {"glas": "glas", "cvc_image": "cvc_clinicdb", "kvasir": "kvasir_seg", "busi": "busi"}
-PAPER_MODELS = {"t": "RWKV-UNet-T", "unet": "U-Net"}
 UNITS = {"sequence": "videos", "group": "groups", "name": "images", "patient": "patients"}
 KEYS = ("name", "class", "seed")
+# The published code's rules of scoring were called "paper" in files of before version 0.2.
+PUBLISHED = {f"{s}_paper{size}": f"{s}_published{size}" for s in ("dice", "hd95") for size in ("", "_own_size")}
 
 
 def read_cases(name: str) -> pd.DataFrame:
@@ -73,7 +74,8 @@ def cases(folder: str, where: str | None = None) -> pd.DataFrame:
     one."""
     parts = []
     for r in runs(folder).itertuples():
-        parts.append(read_cases(f"{where or folder}/{r.name}").assign(set=r.set, model=r.model, seed=r.seed))
+        found = read_cases(f"{where or folder}/{r.name}").rename(columns=PUBLISHED)
+        parts.append(found.assign(set=r.set, model=r.model, seed=r.seed))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -85,17 +87,18 @@ def _unit(table: pd.DataFrame) -> str:
 
 
 def _means(table: pd.DataFrame, by: list[str], score: str) -> pd.DataFrame:
-    from ..analysis import bootstrap_interval
+    from ..analysis import mean_interval
+    from ..analysis.statistics import BOUNDS
 
     rows = []
     for keys, part in table.groupby(by, sort=False):
         unit = _unit(part)
-        i = bootstrap_interval(part, score, unit, run="seed")
+        i = mean_interval(part, score, unit, run="seed", bounds=BOUNDS[score])
         seeds = part.groupby("seed")[score].mean()
         rows.append(
             dict(zip(by, keys, strict=True))
             | {"mean": i.mean, "low": i.low, "high": i.high, "seeds": list(seeds), "undefined": i.undefined}
-            | {"cases": part["name"].nunique(), "units": i.units, "unit": UNITS[unit]}
+            | {"cases": part["name"].nunique(), "units": i.units, "unit": UNITS[unit], "runs": i.runs}
         )
     return pd.DataFrame(rows)
 
@@ -113,6 +116,7 @@ def _compared(table: pd.DataFrame, by: str, score: str, first: str, second: str)
         rows.append(
             {by: key, "difference": d.mean, "low": d.low, "high": d.high, "p": c.p, "rank_biserial": c.rank_biserial}
             | {"cohen_dz": c.cohen_dz, "won": c.won, "units": c.units, "unit": UNITS[unit], "least_p": c.least_p}
+            | {"runs": d.runs}
         )
     found = pd.DataFrame(rows)
     found.insert(5, "p_holm", holm(found["p"]))
@@ -126,7 +130,7 @@ def scores(score: str = "dice") -> pd.DataFrame:
     if score == "dice":
         paper = pd.read_csv(find_result("paper/binary.csv")).set_index("method") / 100
         column = found["set"].map(PAPER)
-        rows = found["model"].map(PAPER_MODELS)
+        rows = found["model"].map(MODELS)
         for name, suffix in (("paper", ""), ("paper_sd", "_sd")):
             pairs = zip(rows, column, strict=True)
             found[name] = [paper.loc[r, c + suffix] if isinstance(c, str) else float("nan") for r, c in pairs]
@@ -168,14 +172,14 @@ def protocol() -> pd.DataFrame:
     keys = ["set", "model", *KEYS]
     theirs = cases("reproduction", "protocol").set_index(keys).filter(regex="^(dice|hd95)_").reset_index()
     both = cases("reproduction").merge(theirs, on=keys, validate="one_to_one")
-    both["hd95_paper_defined"] = both["hd95_paper"].where(both["hd95"].notna())
+    both["hd95_published_defined"] = both["hd95_published"].where(both["hd95"].notna())
     pairs = [
         ("flips at test time", "dice", "dice_flips", "dice"),
         ("masks at 256 instead of 128 pixels", "dice", "dice_own_size", "dice"),
-        ("cubic splines and nearest instead of bilinear", "dice", "dice_paper_own_size", "dice_own_size"),
-        ("published rules for empty masks", "dice", "dice_paper", "dice"),
+        ("cubic splines and nearest instead of bilinear", "dice", "dice_published_own_size", "dice_own_size"),
+        ("published rules for empty masks", "dice", "dice_published", "dice"),
         ("flips at test time", "hd95", "hd95_flips", "hd95"),
-        ("HD95 of both directions together", "hd95", "hd95_paper_defined", "hd95"),
+        ("HD95 of both directions together", "hd95", "hd95_published_defined", "hd95"),
     ]
     rows = []
     for (data, model), part in both.groupby(["set", "model"], sort=False):
@@ -184,7 +188,7 @@ def protocol() -> pd.DataFrame:
             d = paired_difference(part.assign(x=part[a]), part.assign(x=part[b]), "x", unit, on=KEYS, run="seed")
             rows.append(dict(rule=rule, score=score, set=data, model=model, difference=d.mean, low=d.low, high=d.high))
         # Not a difference of cases: the misses come in, each with a distance of 0.
-        zero = part["hd95_paper"].mean() - part["hd95_paper_defined"].mean()
+        zero = part["hd95_published"].mean() - part["hd95_published_defined"].mean()
         rows.append(dict(rule="misses count as HD95 0", score="hd95", set=data, model=model, difference=zero))
     for (data, model), part in runs("reproduction").groupby(["set", "model"], sort=False):
         gains = []
@@ -198,20 +202,17 @@ def protocol() -> pd.DataFrame:
 
 
 def split_effect() -> pd.DataFrame:
-    """CVC-ClinicDB: the mean by image less the mean by video, other test images and all; intervals resample seeds and
-    the videos of both tests apart."""
-    import numpy as np
-
-    from ..analysis.statistics import bootstrap_means
+    """CVC-ClinicDB: the mean by image less the mean by video, other test images and all; in the intervals seeds and
+    videos of the two tables vary apart."""
+    from ..analysis.statistics import interval_of_cells, make_cells
 
     found = cases("reproduction")
     rows = []
     for model in MODELS:
         parts = [found[(found["set"] == s) & (found["model"] == model)] for s in ("cvc_image", "cvc_sequence")]
-        means = [bootstrap_means(p, "dice", "sequence", run="seed", seed=i) for i, p in enumerate(parts)]
-        low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
-        difference = parts[0]["dice"].mean() - parts[1]["dice"].mean()
-        rows.append(dict(model=model, difference=difference, low=low, high=high))
+        image, video = (make_cells(part, "dice", "sequence", "seed") for part in parts)
+        low, high = interval_of_cells(image.mean - video.mean, image.values, video.values, bounds=(-1, 1))
+        rows.append(dict(model=model, difference=image.mean - video.mean, low=low, high=high))
     return pd.DataFrame(rows)
 
 
@@ -220,21 +221,20 @@ def empty_masks() -> pd.DataFrame:
     same predictions, by kind of case (slice, volume) and network.
 
     `absent` is the share of cases, over classes and seeds, whose truth lacks the class; `false_alarm` the share of
-    these in which it is predicted (strict 0, paper 1; otherwise left out, and 0). `missed` is the share of cases that
-    have the class and a prediction without it: 0 by both. Intervals resample seeds, and patients with all their cases.
+    these in which it is predicted (strict 0, published 1; otherwise left out, and 0). `missed` is the share of cases
+    that have the class and a prediction without it: 0 by both. In the intervals the units are patients with all their
+    cases.
     """
-    import numpy as np
-
-    from ..analysis.statistics import bootstrap_means
+    from ..analysis.statistics import interval_of_cells, make_cells
 
     rows = []
     for (kind, model), part in cases("empty_masks", "empty_masks/scored").groupby(["kind", "model"], sort=False):
-        # The same draws for both: every patient and seed has cases that are defined.
-        means = [bootstrap_means(part, column, "patient", run="seed") for column in ("dice_paper", "dice")]
-        low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+        # Cell by cell, as both rules score the same patients and seeds; each has cases that are defined.
+        theirs, ours = (make_cells(part, column, "patient", "seed") for column in ("dice_published", "dice"))
+        low, high = interval_of_cells(theirs.mean - ours.mean, theirs.values - ours.values)
         absent, found = part["truth"] == 0, part["predicted"] > 0
-        row = dict(kind=kind, model=model, strict=part["dice"].mean(), paper=part["dice_paper"].mean())
-        row |= dict(difference=row["paper"] - row["strict"], low=low, high=high, absent=absent.mean())
+        row = dict(kind=kind, model=model, strict=ours.mean, published=theirs.mean)
+        row |= dict(difference=theirs.mean - ours.mean, low=low, high=high, absent=absent.mean())
         rows.append(row | dict(false_alarm=found[absent].mean(), missed=(~found[~absent]).mean()))
     return pd.DataFrame(rows)
 
@@ -243,7 +243,7 @@ def empty_masks_comparisons() -> pd.DataFrame:
     """RWKV-UNet-T less U-Net on ACDC, by kind of case and protocol; by the strict one over the cases that are defined
     for both."""
     parts = []
-    for rules, column in (("strict", "dice"), ("paper", "dice_paper")):
+    for rules, column in (("strict", "dice"), ("published", "dice_published")):
         found = cases("empty_masks", "empty_masks/scored").assign(rules=rules)
         parts.append(found.assign(dice=found[column], by=found["kind"] + ", " + rules))
     return _compared(pd.concat(parts), "by", "dice", "t", "unet")
@@ -384,7 +384,7 @@ def seeds_figure() -> Figure:
 def interaction(folder: str = "ablations") -> pd.DataFrame:
     """What attention adds to the Dice beside a decoder of 9 × 9 and beside one of 3 × 3 kernels, what the large kernels
     add with and without attention, and the difference of differences, each on the same images and seeds."""
-    from ..analysis import bootstrap_interval
+    from ..analysis import mean_interval
 
     found = cases(folder).set_index([*KEYS, "model"])["dice"].unstack()
     parts = {
@@ -396,7 +396,7 @@ def interaction(folder: str = "ablations") -> pd.DataFrame:
     parts["interaction"] = parts["attention, beside 9 × 9"] - parts["attention, beside 3 × 3"]
     rows = []
     for name, values in parts.items():
-        i = bootstrap_interval(values.rename("x").reset_index(), "x", "name", run="seed")
+        i = mean_interval(values.rename("x").reset_index(), "x", "name", run="seed")
         rows.append({"effect": name, "difference": i.mean, "low": i.low, "high": i.high})
     return pd.DataFrame(rows)
 

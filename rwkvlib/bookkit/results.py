@@ -6,6 +6,7 @@ import html
 import json
 import math
 import numbers
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from IPython.display import HTML
 
+# A hyphen that stands for a minus: before a number, and behind nothing that it could join to it.
+MINUS = re.compile(r"(?<![\w.)-])-(?=\.?\d)")
 PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -82,18 +85,26 @@ def reference_file(name: str) -> Path:
 
 
 def _text(value: Any, fmt: str | Callable[[Any], str] | None) -> str:
-    """Write one cell: a dash for nothing, floats to four significant digits, thousands apart by a thin space."""
+    """Write one cell: a dash for nothing, floats to four significant digits, thousands apart by a comma as in the text,
+    and a minus sign before negative numbers, also within text."""
     if value is None or (isinstance(value, numbers.Real) and math.isnan(value)):
         return "–"
     if fmt is not None:
-        return fmt(value) if callable(fmt) else fmt.format(value)
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, numbers.Integral) or (isinstance(value, numbers.Real) and 1e4 <= abs(value) < 1e12):
-        return f"{value:,.0f}".replace(",", "\u2009")
-    if isinstance(value, numbers.Real):
-        return f"{float(value):.4g}"
-    return str(value)
+        text = fmt(value) if callable(fmt) else fmt.format(value)
+    elif isinstance(value, bool | np.bool_):
+        text = "yes" if value else "no"
+    elif isinstance(value, numbers.Integral) or (isinstance(value, numbers.Real) and 1e4 <= abs(value) < 1e12):
+        text = f"{value:,.0f}"
+    elif isinstance(value, numbers.Real):
+        text = f"{float(value):.4g}"
+    else:
+        text = str(value)
+    return MINUS.sub("\u2212", text)
+
+
+def p_value(p: float) -> str:
+    """Write a p-value: two significant digits, and "< 0.0001" below that, as nobody needs to know how far."""
+    return "–" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{float(f'{p:.2g}'):.6f}".rstrip("0").rstrip(".")
 
 
 def table(
@@ -134,7 +145,8 @@ def table(
         cells = [_text(df.iloc[number, i], formats.get(name)) for i, name in enumerate(df.columns)]
         row = "".join(f"<td{kind}>{html.escape(text)}</td>" for text, kind in zip(cells, classes, strict=True))
         rows.append(f"<tr>{row}</tr>")
-    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    # The span is as wide as the box at most, and stays in sight when the table is scrolled (book.css).
+    title = f"<caption><span>{html.escape(caption)}</span></caption>" if caption else ""
     name = html.escape(caption or "Table")
     return HTML(
         f'<div class="rwkv-table" role="region" tabindex="0" aria-label="{name}"><table>{title}'

@@ -4,7 +4,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rwkvlib.analysis.statistics import bootstrap_interval, compare, holm, paired_difference
+from rwkvlib.analysis.statistics import (
+    bootstrap_interval,
+    compare,
+    holm,
+    interval_of_cells,
+    make_cells,
+    mean_interval,
+    paired_difference,
+)
 
 
 def table(units, per_unit, between, within, seed=0):
@@ -73,13 +81,121 @@ def test_undefined_cases_are_counted():
     assert single.mean == 0.5 and np.isnan([single.sd, single.low, single.high]).all()
 
 
+def crossed(of_run, of_unit, rest, units, tables, skewed=False, seed=0):
+    """Tables of 3 runs and so many units with the true mean 0, of these shares of the variance of a mean."""
+    rng = np.random.default_rng(seed)
+    effect = rng.standard_normal((tables, 1, units))
+    if skewed:  # as Dice: Beta(6, 1.2), mean 5/6, variance 5/295.2
+        effect = (rng.beta(6, 1.2, (tables, 1, units)) - 5 / 6) / (5 / 295.2) ** 0.5
+    values = (3 * of_run) ** 0.5 * rng.standard_normal((tables, 3, 1)) + (units * of_unit) ** 0.5 * effect
+    return values + (3 * units * rest) ** 0.5 * rng.standard_normal((tables, 3, units))
+
+
+@pytest.mark.parametrize("units", [20, 100])
+@pytest.mark.parametrize("shares", [(0.9, 0.08, 0.02), (0.02, 0.95, 0.03), (1 / 3, 1 / 3, 1 / 3), (0, 0.1, 0.9)])
+@pytest.mark.parametrize("skewed", [False, True])
+def test_three_runs_cover_as_often_as_they_say(units, shares, skewed):
+    """Whatever dominates: runs, units, all the same, the rest. experiments/coverage.py counts more of it."""
+    tables = crossed(*shares, units, 500, skewed)
+    ends = np.array([interval_of_cells(t.mean(), t) for t in tables])
+    covered = ((ends[:, 0] <= 0) & (ends[:, 1] >= 0)).mean()
+    assert 0.93 <= covered <= 0.995
+
+
+def test_a_bootstrap_over_three_runs_is_too_narrow_and_says_so():
+    """Runs alone differ: the interval is the range of three means, which holds the true one in 1 - 2 / 2**3."""
+    covered = {"bootstrap": 0, "mean": 0}
+    for values in crossed(1, 0, 1e-6, 20, 200):
+        table = pd.DataFrame({"name": np.tile(np.arange(20), 3), "seed": np.repeat(range(3), 20), "x": values.ravel()})
+        with pytest.warns(UserWarning, match="a bootstrap over 3 runs is too narrow; use mean_interval"):
+            found = bootstrap_interval(table, "x", "name", run="seed", resamples=500)
+        covered["bootstrap"] += found.low <= 0 <= found.high
+        found = mean_interval(table, "x", "name", run="seed")
+        covered["mean"] += found.low <= 0 <= found.high
+    assert 0.68 <= covered["bootstrap"] / 200 <= 0.82 and covered["mean"] / 200 >= 0.93
+
+
+def test_where_one_effect_is_all_the_interval_is_students():
+    """The textbook's: of the means of three runs, t with 2; of 30 units, t with 29."""
+    rng = np.random.default_rng(0)
+    for values, n, width in [
+        (np.repeat(rng.normal(size=(3, 1)), 30, 1), 3, 4.3027),
+        (np.repeat(rng.normal(size=(1, 30)), 3, 0), 30, 2.0452),
+    ]:
+        means = values.mean(1 if n == 3 else 0)
+        low, high = interval_of_cells(values.mean(), values)
+        assert high - low == pytest.approx(2 * width * means.std(ddof=1) / n**0.5, rel=0.01)
+        assert (low + high) / 2 == pytest.approx(values.mean())
+
+
+def test_one_run_has_students_interval_over_units_and_says_so():
+    cases = table(12, 1, 1.0, 0.0).assign(seed=0)
+    found = mean_interval(cases, "dice", "patient", run="seed")
+    half = 2.20099 * cases["dice"].std() / 12**0.5
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), rel=1e-4)
+    assert found.runs == 1 and found == mean_interval(cases, "dice", "patient")
+    three = pd.concat([cases.assign(seed=s) for s in range(3)])
+    assert mean_interval(three, "dice", "patient", run="seed").runs == 3
+
+
+def test_units_of_several_cases_count_as_one_and_large_ones_weigh_more():
+    alike = table(20, 30, 1.0, 0.0)
+    one_each = mean_interval(alike.drop_duplicates("patient"), "dice", "patient")
+    found = mean_interval(alike, "dice", "patient")
+    assert (found.low, found.high) == pytest.approx((one_each.low, one_each.high)) and found.units == 20
+    cases = pd.DataFrame({"patient": [1] * 9 + [2, 3], "dice": [1.0] * 9 + [0.0] * 2})
+    assert mean_interval(cases, "dice", "patient").mean == 9 / 11
+    # The ratio of sums as it is linearised: (sum - mean * cases) of each patient over the mean number of cases.
+    linear = np.array([9 - 9 / 11 * 9, -9 / 11, -9 / 11]) / (11 / 3) + 9 / 11
+    assert make_cells(cases, "dice", "patient").values[0] == pytest.approx(linear)
+
+
+def test_the_interval_of_unequal_units_covers_too():
+    rng, held = np.random.default_rng(0), 0
+    for _ in range(200):
+        patients = np.repeat(np.arange(40), rng.integers(1, 9, 40))
+        cases = pd.DataFrame({"patient": np.tile(patients, 3), "seed": np.repeat(range(3), len(patients))})
+        of_cell = rng.normal(0, 0.3, (3, 1)) + rng.normal(0, 1, 40) + rng.normal(0, 0.5, (3, 40))
+        values = of_cell[cases["seed"], cases["patient"]] + rng.normal(0, 0.5, len(cases))
+        found = mean_interval(cases.assign(x=values), "x", "patient", run="seed")
+        held += found.low <= 0 <= found.high
+    assert 0.93 <= held / 200 <= 0.995
+
+
+def test_a_mean_has_bounds_and_its_runs_the_same_units():
+    cases = pd.DataFrame({"name": list("abab"), "seed": [0, 0, 1, 1], "dice": [0.9, 1.0, 0.8, 1.0]})
+    assert mean_interval(cases, "dice", "name", run="seed", bounds=(0, 1)).high == 1
+    assert mean_interval(cases, "dice", "name", run="seed").high > 1
+    with pytest.raises(ValueError, match="run: expected every 'seed' to have scored the same units, by 'name'"):
+        mean_interval(cases.assign(name=list("abac")), "dice", "name", run="seed")
+    with pytest.raises(ValueError, match="confidence: expected a number between 0 and 1, got 95"):
+        mean_interval(cases, "dice", "name", confidence=95)
+    nothing = mean_interval(cases.assign(dice=np.nan), "dice", "name", run="seed")
+    assert np.isnan([nothing.mean, nothing.low, nothing.high]).all() and (nothing.units, nothing.undefined) == (0, 4)
+    single = mean_interval(cases[cases["name"] == "a"], "dice", "name", run="seed")
+    assert single.mean == pytest.approx(0.85) and np.isnan([single.low, single.high]).all() and single.units == 1
+
+
+def test_independent_tables_have_the_interval_of_their_difference():
+    """Two networks with runs and units of their own: variances add up, as Welch's; two large samples give 1.96."""
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.1, 1, (1, 2000)), rng.normal(0, 2, (1, 4000))
+    low, high = interval_of_cells(a.mean() - b.mean(), a, b)
+    assert high - low == pytest.approx(2 * 1.96 * (a.var() / 2000 + b.var() / 4000) ** 0.5, rel=0.01)
+    held = 0
+    for a, b in zip(crossed(0.5, 0.4, 0.1, 30, 200), crossed(0.1, 0.8, 0.1, 20, 200, seed=1), strict=True):
+        low, high = interval_of_cells(a.mean() - b.mean(), a, b)
+        held += low <= 0 <= high
+    assert held >= 186
+
+
 def test_a_paired_difference_is_narrower_than_the_runs_apart():
     a = table(60, 1, 1.0, 0.0).drop(columns="patient")
     b = a.assign(dice=a["dice"] - 0.1 + np.random.default_rng(1).normal(0, 0.05, 60)).sample(frac=1, random_state=0)
     found = paired_difference(a, b, "dice", "name")
     assert 0 < found.low < 0.1 < found.high < 0.13
     assert found.mean == pytest.approx(a["dice"].mean() - b["dice"].mean())
-    alone = bootstrap_interval(a, "dice", "name")
+    alone = mean_interval(a, "dice", "name")
     assert found.high - found.low < 0.1 * (alone.high - alone.low)
     b.loc[b["name"] == "3_0", "dice"] = np.nan
     assert paired_difference(a, b, "dice", "name").undefined == 1
@@ -114,6 +230,7 @@ def runs(values, effect_of_run, seed=0):
     return pd.DataFrame(rows, columns=["name", "seed", "dice"])
 
 
+@pytest.mark.filterwarnings("ignore:run. a bootstrap over")
 def test_runs_are_resampled_too():
     same, apart = runs(0.7, [0, 0, 0]), runs(0.7, [-0.2, 0, 0.2])
     one = bootstrap_interval(same[same["seed"] == 0], "dice", "name")
@@ -143,7 +260,7 @@ def test_comparisons_find_what_is_there_and_no_more():
     # No difference: of 100 tests about five below 0.05.
     rng = np.random.default_rng(1)
     below = [
-        compare(a, a.assign(dice=a["dice"] + rng.normal(0, 0.05, 150)), "dice", "name", resamples=1, **keys).p < 0.05
+        compare(a, a.assign(dice=a["dice"] + rng.normal(0, 0.05, 150)), "dice", "name", **keys).p < 0.05
         for _ in range(100)
     ]
     assert 0 < sum(below) <= 12

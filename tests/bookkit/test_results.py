@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from rwkvlib.bookkit import read_result, results, table
+from rwkvlib.bookkit.results import p_value
 
 
 @pytest.fixture
@@ -65,12 +66,12 @@ def cells(markup):
 def test_numbers_stand_to_the_right_and_text_is_escaped():
     assert cells(table(FRAME).data) == [
         (False, "a&lt;b"),
-        (True, "12\u2009346"),
+        (True, "12,346"),
         (True, "196"),
         (False, "yes"),
         (False, "c"),
         (True, "–"),
-        (True, "100\u2009000"),
+        (True, "100,000"),
         (False, "no"),
     ]
 
@@ -79,7 +80,7 @@ def test_formats_caption_index_and_scroll_box():
     shown = table(FRAME, caption="Time & space.", formats={"time (ms)": "{:.2f}", "backend": str.upper}, index=True)
     markup = shown.data
     assert cells(markup)[:3] == [(True, "0"), (False, "A&lt;B"), (True, "12345.60")]
-    assert "<caption>Time &amp; space.</caption>" in markup
+    assert "<caption><span>Time &amp; space.</span></caption>" in markup
     assert markup.startswith('<div class="rwkv-table" role="region" tabindex="0" aria-label="Time &amp; space.">')
     assert json.dumps(markup), "plain text that a notebook can store"
 
@@ -87,3 +88,18 @@ def test_formats_caption_index_and_scroll_box():
 def test_a_format_for_a_column_that_is_not_there_is_refused():
     with pytest.raises(KeyError, match="time"):
         table(FRAME, formats={"time": "{:.2f}"})
+
+
+def test_minus_signs_are_minus_signs_and_hyphens_hyphens():
+    texts = ["-0.5", "-0.078 (-0.121 to +0.5)", "1e-05", "RWKV-UNet-T", "2026-11-24", "9-9", "-.5", "--size", "a -1"]
+    shown = [text for _, text in cells(table(pd.DataFrame({"x": texts})).data)]
+    assert shown[:2] == ["\u22120.5", "\u22120.078 (\u22120.121 to +0.5)"] and shown[6] == "\u2212.5"
+    assert shown[2:6] == texts[2:6] and shown[7] == "--size" and shown[8] == "a \u22121"
+    numbers = [text for _, text in cells(table(pd.DataFrame({"x": [-1.5, -20000.0], "y": [-3, 4]})).data)]
+    assert numbers == ["\u22121.5", "\u22123", "\u221220,000", "4"]
+    assert cells(table(pd.DataFrame({"x": [-1.25]}), formats={"x": "{:+.1f}"}).data) == [(True, "\u22121.2")]
+
+
+def test_small_p_values_are_not_spelt_out():
+    written = [p_value(p) for p in (1.7e-24, 0.0000999, 0.00048, 0.0067, 0.25, 1.0, float("nan"))]
+    assert written == ["< 0.0001", "< 0.0001", "0.00048", "0.0067", "0.25", "1", "–"]

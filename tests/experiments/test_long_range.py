@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from rwkvlib.bookkit.results import find_result
+
 
 @pytest.fixture
 def run(monkeypatch, load_experiment):
@@ -15,6 +17,11 @@ def run(monkeypatch, load_experiment):
         module.main()
 
     return run
+
+
+def test_what_it_writes_is_where_the_report_reads(load_experiment):
+    module, found = load_experiment("long_range"), find_result("long_range/distances.json")
+    assert module.OUT == found and set(module.FIRST) <= set(json.loads(found.read_text())["models"])
 
 
 def test_a_trained_u_net_is_at_chance_beyond_its_radius_and_a_run_is_continued(run, tmp_path, capsys):

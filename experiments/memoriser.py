@@ -3,7 +3,7 @@
 For each test image it looks up the training image whose thumbnail correlates best, and answers with that image's mask.
 It knows nothing of polyps or lesions. What it scores above what it scores on a clean split is leakage.
 
-Usage: python benchmarks/memoriser.py --data DIR --out results/audit/memoriser.json
+Usage: python experiments/memoriser.py --data DIR --out results/audit/memoriser.json
 DIR holds prepared data sets: cvc_clinicdb, kvasir_seg, busi (see `python -m data_scripts`).
 """
 
@@ -39,9 +39,9 @@ def score(correlation: np.ndarray, masks: np.ndarray, split: np.ndarray) -> floa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
-    parser.add_argument("--out", default="results/audit/memoriser.json")
+    parser.add_argument("--out", default=Path(__file__).parents[1] / "results/audit/memoriser.json")
     args = parser.parse_args()
-    origin = provenance(SEEDS[0], "python benchmarks/memoriser.py --data DIR")
+    origin = provenance(SEEDS[0], "python experiments/memoriser.py --data DIR")
     sets = {}
     for name, group in {"cvc_clinicdb": "sequence", "busi": "group", "kvasir_seg": None}.items():
         data = load_data(args.data / name, size=SIZE)
