@@ -1,6 +1,6 @@
 """Scores of a model on a data set, case by case: a case is a volume where there are volumes, else an image."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 
@@ -49,11 +49,16 @@ def _spacing(items: pd.DataFrame, axes: str) -> list[float] | None:
     columns = [f"spacing_{axis}" for axis in axes]
     if not set(columns) <= set(items) or items[columns].isna().any(axis=None):
         return None
-    spread = items[columns].max() - items[columns].min()
-    if (spread > 1e-3 * items[columns].max()).any():  # less is rounding
-        differing = {c: sorted(set(items[c])) for c in columns if spread[c] > 0}
+    numbers = items[columns].apply(pd.to_numeric, errors="coerce")
+    for column in columns:
+        for name, text, number in zip(items["name"], items[column], numbers[column], strict=True):
+            if not 0 < number < np.inf:
+                raise ValueError(f"items: expected {column} of {str(name)!r} to be in mm and above 0, got {text!r}")
+    spread = numbers.max() - numbers.min()
+    if (spread > 1e-3 * numbers.max()).any():  # less is rounding
+        differing = {c: sorted(set(numbers[c])) for c in columns if spread[c] > 0}
         raise ValueError(f"items: expected one spacing for the slices of {items['volume'].iloc[0]!r}, got {differing}")
-    return [float(s) for s in items[columns].iloc[0]]
+    return [float(s) for s in numbers.iloc[0]]
 
 
 def _is_volume(items: pd.DataFrame) -> bool:
@@ -153,8 +158,10 @@ def evaluate(
             for some cases only; the message names the item.
     """
     rows: list[dict] = []
+    options = dict(protocol=check_protocol(protocol), size=size, batch_size=batch_size, hd95=hd95, flips=flips)
     try:
-        _score_cases(rows, model, data, check_protocol(protocol), size, batch_size, hd95, flips, progress)
+        for found in tqdm(_scored_cases(model, data, **options), unit="case", disable=not progress):
+            rows += found
     except BaseException as error:  # an interrupt as well
         if unfinished is not None and rows:
             write_file(Path(unfinished), pd.DataFrame(rows).to_csv(index=False, float_format="%.6g").encode())
@@ -165,13 +172,21 @@ def evaluate(
     return table if hd95 else table.drop(columns=["hd95", "hd95_unit"])
 
 
-def _score_cases(rows, model, data, protocol, size, batch_size, hd95, flips, progress) -> None:
-    """Fills `rows`, case by case."""
+def _scored_cases(
+    model: nn.Module,
+    data: SegmentationData | Iterable[SegmentationData],
+    *,
+    protocol: str,
+    size: int | None,
+    batch_size: int,
+    hd95: bool,
+    flips: bool,
+) -> Iterator[list[dict]]:
+    """The rows of `evaluate`'s table, case by case."""
     parts = [data] if isinstance(data, SegmentationData) else data
     model = inference_copy(model)
     device = next(model.parameters()).device
     units: dict[str, str] = {}
-    bar = tqdm(unit="case", disable=not progress)
     for part in parts:
         cases, labels = case_rows(part.items), []
         for batch in batches(part.images, batch_size):
@@ -203,6 +218,4 @@ def _score_cases(rows, model, data, protocol, size, batch_size, hd95, flips, pro
                 hd95=hd95,
             )
             shared = {c: items[c].iloc[0] for c in items if c not in COLUMNS and items[c].nunique(dropna=False) == 1}
-            rows += [{"name": name, **row, "hd95_unit": units[name], **shared} for row in scores]
-            bar.update()
-    bar.close()
+            yield [{"name": name, **row, "hd95_unit": units[name], **shared} for row in scores]

@@ -150,6 +150,15 @@ def test_slices_are_numbers_also_where_they_are_text_and_their_spacing_may_be_ro
         evaluate(Reader(2), told(mask, mask, **columns | dict(spacing_z=[3.0, 3.0, 3.1])))
 
 
+@pytest.mark.parametrize("value", ["0,5", 0, -1.0, np.inf])
+def test_a_spacing_that_is_none_is_named_with_its_item(value):
+    mask = square((4, 4), (4, 5))
+    data = told(mask, mask, spacing_x=[1.0, value], spacing_y=1.0)
+    for run in (lambda: evaluate(Reader(2), data), lambda: check_cases(data.items)):
+        with pytest.raises(ValueError, match="items: expected spacing_x of '1' to be in mm and above 0, got"):
+            run()
+
+
 def test_what_would_spoil_the_intervals_is_found_before_scoring():
     items = pd.DataFrame({"name": list("abc"), "patient": ["1", None, "2"], "slice": [1, 2, 3]})
     with pytest.raises(ValueError, match=r"unit: 1 of 3 items have no 'patient': b; .* --unit name"):
