@@ -92,6 +92,8 @@ def _column(name: str, values: list[str], where: str, items: list[str]) -> pd.Se
     measure = name.startswith("spacing_")
     if measure:
         given = [re.sub(r"^(\d+),(\d+)$", r"\1.\2", v) if v else None for v in given]
+    if measure or name == "slice":
+        given = [re.sub(r"^0+(?=\d)", "", v) if v else None for v in given]
     wrong = next((i for i, v in enumerate(given) if v is not None and not re.fullmatch(NUMBER, v)), None)
     if wrong is None and any(v is not None for v in given):
         return pd.to_numeric(pd.Series(given))

@@ -42,6 +42,7 @@ def test_names_stay_as_they_are():
 
 
 def test_numbers_are_numbers():
+    assert read("name,slice\na,08\nb,009\n")["slice"].tolist() == [8, 9]
     table = read('name,fold,spacing_x,slice,label\na,0,"0,8",3,NA\nb,1,.5,4,yes\n')
     assert table["fold"].tolist() == [0, 1] and table["spacing_x"].tolist() == [0.8, 0.5]
     assert table["slice"].tolist() == [3, 4] and table["label"].isna().tolist() == [True, False]
