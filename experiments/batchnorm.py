@@ -66,7 +66,7 @@ def compare(config: TrainConfig, data: SegmentationData, held_out: SegmentationD
     def validate(model: nn.Module) -> dict[str, float]:
         with_renewed, with_all = copy.deepcopy(model), copy.deepcopy(model)
         images = timed(renewing, renew_statistics, with_renewed, task, config, EVERY)
-        renew_statistics(with_all, task, everything, 5 * len(data))
+        renew_statistics(with_all, task, everything, 6 * len(data))
         row = {"step": EVERY * (len(rows) + 1), "images": images, "running": dice(model, held_out)}
         row |= {"renewed": timed(validating, dice, with_renewed, held_out), "all_images": dice(with_all, held_out)}
         rows.append(row)

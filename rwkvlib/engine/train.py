@@ -398,12 +398,12 @@ def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -
     statistics. A model without BatchNorm stays as it is, at no cost.
 
     Args:
-        steps: since the last time, which bound the cost: as many images as a fifth of them takes, at least a batch.
+        steps: since the last time, which bound the cost: as many images as a sixth of them takes, at least a batch.
     Returns: the number of images.
     """
     if config.freeze_batchnorm or not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
         return 0
-    count = max(config.batch_size, config.batch_size * steps // 5)
+    count = max(config.batch_size, config.batch_size * steps // 6)
     count = min(len(task.data), config.batchnorm_images, count)
     if not count:
         return 0

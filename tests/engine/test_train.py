@@ -269,17 +269,17 @@ def test_new_statistics_cost_what_they_may_and_nothing_without_batchnorm(recipe,
     task = Task(nn.BatchNorm2d(3), data, "mask", None, None, None, "dice", {})
     for fields, steps, count in (
         (dict(batch_size=4), 3, 4),
-        (dict(batch_size=4), 20, 16),
+        (dict(batch_size=4), 24, 16),
         (dict(batch_size=4), 1000, 40),
         (dict(batch_size=4, batchnorm_images=10), 1000, 10),
         (dict(batch_size=16, batchnorm_images=10), 3, 10),
-        (dict(batch_size=16), 8, 25),
+        (dict(batch_size=16), 8, 21),
         (dict(batch_size=16), 1000, 40),
         (dict(batchnorm_images=0), 1000, 0),
         (dict(freeze_batchnorm=True), 1000, 0),
     ):
         assert renew_statistics(task.model, task, recipe(**fields), steps) == count
-    assert calls == [[4], [4] * 4, [4] * 10, [5, 5], [10], [25], [20, 20]], "no odd image, which may have no variance"
+    assert calls == [[4], [4] * 4, [4] * 10, [5, 5], [10], [21], [20, 20]], "no odd image, which may have no variance"
     assert renew_statistics(nn.InstanceNorm2d(3, affine=True), task, recipe(), 1000) == 0 and len(calls) == 7
 
 
