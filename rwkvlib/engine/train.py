@@ -28,7 +28,12 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..data.augment import make_augmentation
+<<<<<<< HEAD
 from ..data.dataset import SegmentationData, load_data
+=======
+from ..data.dataset import load_data
+from ..layers import DropPath
+>>>>>>> wt_c
 from ..models.baselines import build_model
 from ..provenance import git_commit, library_versions, provenance, to_json, write_result
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
@@ -418,8 +423,15 @@ def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -
             image = normalise(image if task.as_validated is None else task.as_validated(image))
             yield image.contiguous(memory_format=torch.channels_last)
 
-    set_seed(config.seed + 1)  # of DropPath
-    update_bn(images(), model)
+    # The network that is validated drops no branch and no unit, and few images would feel every one that is.
+    dropping = {m: m.p for m in model.modules() if isinstance(m, (DropPath, nn.modules.dropout._DropoutNd))}
+    for module in dropping:
+        module.p = 0.0
+    try:
+        update_bn(images(), model)
+    finally:
+        for module, p in dropping.items():
+            module.p = p
     return passes * size
 
 

@@ -23,6 +23,7 @@ from rwkvlib.engine.checkpoint import load_state, save_checkpoint, states
 from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.predict import normalise
 from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, train, typical_images
+from rwkvlib.layers import DropPath
 from rwkvlib.models.baselines import BASELINES
 
 STATISTICS = re.compile(r"running_(mean|var)$|num_batches_tracked$")
@@ -427,3 +428,13 @@ def test_the_images_that_statistics_are_taken_of_are_like_all():
     off = lambda places: np.abs(data.images[places].mean((0, 1, 2)) - data.images.mean((0, 1, 2))).max()  # noqa: E731
     assert off(chosen) < 0.5 * off(drawn)
     assert sorted(typical_images(data, 128, 0)) == list(range(128))
+
+
+def test_new_statistics_are_those_of_the_network_that_drops_nothing(recipe):
+    data = load_data("synthetic:40", "train", size=32)
+    model = nn.Sequential(nn.Dropout2d(0.5), DropPath(0.5), nn.BatchNorm2d(3)).train()
+    task = Task(model, data, "mask", None, None, None, "dice", {})
+    assert renew_statistics(model, task, recipe(batch_size=40), 1) == 40
+    images = normalise(torch.stack([data[i]["image"] for i in range(40)]))
+    torch.testing.assert_close(model[2].running_mean, images.mean((0, 2, 3)), atol=1e-5, rtol=0)
+    assert model[0].p == model[1].p == 0.5 and model.training
