@@ -28,12 +28,8 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..data.augment import make_augmentation
-<<<<<<< HEAD
 from ..data.dataset import SegmentationData, load_data
-=======
-from ..data.dataset import load_data
 from ..layers import DropPath
->>>>>>> wt_c
 from ..models.baselines import build_model
 from ..provenance import git_commit, library_versions, provenance, to_json, write_result
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
