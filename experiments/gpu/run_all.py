@@ -269,6 +269,13 @@ def name_of(run: dict) -> str:
     return f"{next(iter(run['runs']))}_{run['seeds'][0]}"
 
 
+def recipe_of(run: dict) -> dict:
+    """What a run's result depends on, in the table: without the places of its files."""
+    ((name, fields),) = run["runs"].items()
+    names = {key: Path(fields[key]).stem for key in ("config", "data")}
+    return json.loads(json.dumps(dict(run, runs={name: fields | names})))
+
+
 def train_at_once(runs: Sequence[dict], folder: Path, seconds: float) -> Iterator[tuple[str, dict | None, str, str]]:
     """Train and score some runs at the same time. Yields of each its name, result (None: there is none), status and
     output."""
@@ -297,6 +304,9 @@ def train_pairs(table: Path, out: Path, brought: Path, seconds: float) -> str:
 
     end, failed = time.monotonic() + seconds, {}
     done = ((read_json(out / "training.json") or {}).get("result") or {}).get("runs", {})
+    wanted = {name_of(run): run for pair in pairs(table, brought) for run in pair}
+    if other := [name for name in done if name in wanted and done[name].get("table") != recipe_of(wanted[name])]:
+        return f"training.json holds {', '.join(other)} by another recipe than the table's; choose another --out"
     todo = [pair for pair in pairs(table, brought) if any(name_of(run) not in done for run in pair)]
     origin = provenance(None, f"python experiments/gpu/run_all.py --parts training --table {table.name}")
 
@@ -318,7 +328,7 @@ def train_pairs(table: Path, out: Path, brought: Path, seconds: float) -> str:
                     failed[name] = status
                     say(out, f"{name}: {status}: {(output.strip().splitlines() or [''])[-1][:200]}")
                     continue
-                done[name] = found
+                done[name] = dict(found, table=recipe_of(wanted[name]))
                 say(out, f"{name}: mean scores {found['mean']}, {found['log'][-1]['step']} steps")
         write("running")
     return write(f"failed: {', '.join(failed)}" if failed else "done")

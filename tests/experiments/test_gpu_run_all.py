@@ -124,6 +124,16 @@ def test_too_little_time_starts_no_pair(tmp_path):
     assert stored(tmp_path, "training")["result"] == {"runs": {}, "failed": {}}
 
 
+def test_results_by_another_recipe_are_not_taken_for_the_tables_own(tmp_path):
+    (tmp_path / "glas.zip").touch()
+    ((first, _), *_) = run_all.pairs(run_all.TABLE, tmp_path)
+    held = {"glas_t_0": {"table": run_all.recipe_of(dict(first, budget_seconds=1))}}
+    (tmp_path / "training.json").write_text(json.dumps({"result": {"runs": held}}))
+    status = run_all.train_pairs(run_all.TABLE, tmp_path, tmp_path, seconds=1000)
+    assert "glas_t_0 by another recipe" in status and "choose another --out" in status
+    assert stored(tmp_path, "training") == {"result": {"runs": held}}
+
+
 def test_the_whole_plan_on_a_cpu(tmp_path):
     """Every part is started; those that need a GPU say so, and the training scores both networks of a pair."""
     assert run_all.main(["--rehearse", "--budget", "3000", "--out", str(tmp_path)]) == 1
