@@ -32,7 +32,7 @@ def test_a_recorded_command_can_be_typed_again():
         "train",
         "configs/a.yaml",
         "out=runs/t",
-        "data=/home/somebody/x.zip",
+        "data=/srv/somebody/x.zip",
         "overrides.depths=[1, 1]",
         "~/b c.png",
     ]
