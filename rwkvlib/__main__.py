@@ -74,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         args.run(args)
     except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
-        parser.exit(2, f"error: {error}\n")
+        parser.exit(2, "".join(f"{line}\n" for line in (f"error: {error}", *getattr(error, "__notes__", ()))))
 
 
 if __name__ == "__main__":

@@ -42,7 +42,13 @@ def add_evaluate(commands) -> None:
     p.add_argument("data", metavar="DATA", help="folder or zip with images/, masks/, items.csv; or a synthetic set")
     p.add_argument("--split", default="test")
     p.add_argument("--column", default="split", help="of items.csv, that says the splits")
-    p.add_argument("--protocol", default="strict", choices=("strict", "paper"), help="see rwkvlib.engine.metrics")
+    p.add_argument(
+        "--protocol",
+        default="strict",
+        choices=("strict", "published"),
+        type=lambda name: {"paper": "published"}.get(name, name),  # its old name
+        help="see rwkvlib.engine.metrics",
+    )
     p.add_argument("--unit", help="what is resampled for the intervals; default: patient, sequence, group or name")
     p.add_argument("--native", action="store_true", help="score images, too, at their own size")
     p.add_argument("--flips", action="store_true", help="average over mirror images")
@@ -52,16 +58,20 @@ def add_evaluate(commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
-    from .data.dataset import has_volumes, iter_cases, load_data
-    from .engine.evaluate import evaluate
+    from .data.dataset import has_volumes, iter_cases, load_data, split_items
+    from .engine.checkpoint import write_file
+    from .engine.evaluate import check_cases, evaluate
     from .provenance import provenance, write_result
 
     model, meta = _load(args.checkpoint)
-    native = args.native or has_volumes(args.data)
+    native, out = args.native or has_volumes(args.data), Path(args.out) if args.out else None
+    check_cases(split_items(args.data, args.split, column=args.column), protocol=args.protocol, unit=args.unit)
     if native:
         data = iter_cases(args.data, args.split, column=args.column)
     else:
         data = load_data(args.data, args.split, size=meta["size"], column=args.column)
+    if out:
+        out.mkdir(parents=True, exist_ok=True)
     table = evaluate(
         _device(model),
         data,
@@ -70,19 +80,25 @@ def _evaluate(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         flips=args.flips,
         progress=True,
+        unfinished=out and out / "unfinished.csv",
     )
+    if out:  # first: whatever goes wrong below, the scores are kept
+        write_file(out / "cases.csv", table.to_csv(index=False, float_format="%.6g").encode())
+        (out / "unfinished.csv").unlink(missing_ok=True)
     summary = summarise(table, args.unit)
+    distance = {"mm": "mm", "pixel": "pixels"}[table["hd95_unit"].iloc[0]]
     for score, found in summary["overall"].items():
+        unit = f" {distance}" if score == "hd95" else ""
         print(
-            f"{score:<12} {found['mean']:.4f} ({100 * summary['confidence']:g} % interval {found['low']:.4f} to "
+            f"{score:<12} {found['mean']:.4f}{unit} ({100 * summary['confidence']:g} % interval {found['low']:.4f} to "
             f"{found['high']:.4f}, sd {found['sd']:.4f}; {found['cases']} cases, {found['undefined']} undefined)"
         )
     print(
         f"protocol {args.protocol}, intervals over {summary['overall']['dice']['units']} units of {summary['unit']!r}"
     )
-    if not args.out:
+    if not out:
         return
-    run, out = Path(args.checkpoint).parent, Path(args.out)
+    run = Path(args.checkpoint).parent
     result = dict(
         data=Path(args.data).name,
         split=args.split,
@@ -102,10 +118,6 @@ def _evaluate(args: argparse.Namespace) -> None:
         result["config"]["data"] = Path(result["config"]["data"]).name
         seed = result["config"]["seed"]
     result["provenance"] = provenance(seed, command_line())
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / ".cases.csv"
-    table.to_csv(temporary, index=False, float_format="%.6g")
-    temporary.replace(out / "cases.csv")
     write_result(out / "summary.json", result)
 
 

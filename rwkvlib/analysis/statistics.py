@@ -218,6 +218,8 @@ def summarise(
     unit = default_unit(table) if unit is None else unit
     options = dict(confidence=confidence, resamples=resamples, seed=seed)
     scores = [s for s in ("dice", "iou", "hd95", "sensitivity", "specificity") if s in table]
+    if "hd95_unit" in table and table["hd95_unit"].nunique() > 1:
+        raise ValueError(f"table: a mean cannot mix HD95 in {' and '.join(sorted(set(table['hd95_unit'])))}")
     if unit not in table:
         raise ValueError(f"unit: expected one of {list(table)}, got {unit!r}")
     cases = table.groupby("name", sort=False)

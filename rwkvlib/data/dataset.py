@@ -23,6 +23,8 @@ from torch.utils.data import Dataset
 from .synthetic import synthetic_abdomen, synthetic_long_range, synthetic_polyps, synthetic_ultrasound
 from .window import window
 
+TEXT = ("name", "volume", "patient", "sequence", "group")  # columns that name something: 001 is not 1
+
 
 @dataclass
 class SegmentationData(Dataset):
@@ -101,7 +103,7 @@ def iter_items(data: str | Path) -> Iterator[tuple[dict, Callable[[], tuple[Imag
     names, read = _reader(Path(data))
     if "items.csv" not in names:
         raise FileNotFoundError(f"data: expected items.csv in {str(data)!r}")
-    items = pd.read_csv(io.BytesIO(read("items.csv")), dtype={"name": str, "volume": str})
+    items = pd.read_csv(io.BytesIO(read("items.csv")), dtype=dict.fromkeys(TEXT, str))
     if "name" not in items:
         raise ValueError(f"data: expected a column 'name' in items.csv of {str(data)!r}, got {list(items)}")
 
@@ -204,6 +206,13 @@ def _choose(data: str | Path, split: str | None, column: str) -> tuple[list[dict
     return [row for row, _ in chosen], [reader for _, reader in chosen]
 
 
+def split_items(data: str | Path, split: str | None = None, *, column: str = "split") -> pd.DataFrame:
+    """The items of a split as `load_data` and `iter_cases` have them, without reading an image. Errors are theirs."""
+    if re.fullmatch(r"synthetic([-@:][^/\\]*)?", str(data)):
+        return load_data(data, split).items
+    return pd.DataFrame(_choose(data, split, column)[0])
+
+
 def case_rows(items: pd.DataFrame) -> list[list[int]]:
     """The places of each case's rows: of the slices of a volume, from the first to the last, or of one image.
 
@@ -215,7 +224,11 @@ def case_rows(items: pd.DataFrame) -> list[list[int]]:
         raise ValueError("items: expected volume and slice for every item, or volume for none")
     places = []
     for volume, part in items.reset_index(drop=True).groupby("volume", sort=False):
-        part = part.sort_values("slice")
+        numbers = pd.to_numeric(part["slice"], errors="coerce")  # "07" as well
+        if numbers.isna().any():
+            wrong = part["slice"][numbers.isna()].iloc[0]
+            raise ValueError(f"items: expected numbers in the column slice of volume {volume!r}, got {wrong!r}")
+        part = part.assign(slice=numbers).sort_values("slice")
         if not (part["slice"].diff()[1:] == 1).all():
             raise ValueError(f"items: expected volume {volume!r} to have every slice once, got {list(part['slice'])}")
         places.append(list(part.index))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,9 +12,11 @@ from scipy.ndimage import zoom
 from torch import Tensor
 from tqdm import tqdm
 
+from ..analysis.statistics import NO_UNITS, default_unit
 from ..data.dataset import SegmentationData, case_rows
+from .checkpoint import write_file
 from .metrics import SCORES, check_protocol, score
-from .predict import batches, predict, to_labels
+from .predict import batches, inference_copy, predict, predict_unchecked, to_labels
 
 COLUMNS = ("name", "class", *SCORES, "truth", "predicted", "hd95_unit")
 
@@ -31,11 +34,11 @@ def nearest_rows(old: int, new: int) -> Tensor:
     return torch.from_numpy(zoom(np.arange(old), new / old, order=0))
 
 
-def _paper_labels(model: nn.Module, image: Tensor, size: int, flips: bool) -> tuple[Tensor, int]:
+def _published_labels(model: nn.Module, image: Tensor, size: int, flips: bool) -> tuple[Tensor, int]:
     """As the published test: cubic splines to the network's size, the labels back by nearest neighbour."""
     height, width = image.shape[2:]
     rows, columns = (cubic_matrix(n, size).to(image.device) for n in (height, width))
-    logits = predict(model, rows @ image @ columns.T, flips=flips)
+    logits = predict_unchecked(model, rows @ image @ columns.T, flips=flips)
     labels = to_labels(logits).cpu()
     labels = labels[:, nearest_rows(size, height)][:, :, nearest_rows(size, width)]
     return labels, logits.shape[1]
@@ -46,9 +49,72 @@ def _spacing(items: pd.DataFrame, axes: str) -> list[float] | None:
     columns = [f"spacing_{axis}" for axis in axes]
     if not set(columns) <= set(items) or items[columns].isna().any(axis=None):
         return None
-    if (items[columns].nunique() > 1).any():
-        raise ValueError(f"items: expected one spacing for the slices of {items['volume'].iloc[0]!r}")
+    spread = items[columns].max() - items[columns].min()
+    if (spread > 1e-3 * items[columns].max()).any():  # less is rounding
+        differing = {c: sorted(set(items[c])) for c in columns if spread[c] > 0}
+        raise ValueError(f"items: expected one spacing for the slices of {items['volume'].iloc[0]!r}, got {differing}")
     return [float(s) for s in items[columns].iloc[0]]
+
+
+def _is_volume(items: pd.DataFrame) -> bool:
+    return "volume" in items and items["volume"].notna().all()
+
+
+def case_unit(items: pd.DataFrame) -> str:
+    """The unit of a case's strict HD95: "mm" where its items have the spacing, else "pixel"."""
+    return "mm" if _spacing(items, "zyx" if _is_volume(items) else "yx") else "pixel"
+
+
+def check_cases(items: pd.DataFrame, *, protocol: str = "strict", unit: str | None = None) -> None:
+    """Finds in a data set's items, before anything is scored, what would spoil the scores or their intervals.
+
+    Args:
+        items: of the split that will be scored.
+        unit: column that will be resampled, see `rwkvlib.analysis.statistics.summarise`; None takes its default.
+
+    Raises: ValueError for volumes with missing slices; a unit that is no column, is missing for an item or differs
+        within a case; by the strict protocol, spacing for some cases only, as their mean would mix mm and pixels.
+    """
+    unit = default_unit(items) if unit is None else unit
+    cases = [items.iloc[places] for places in case_rows(items)]
+    names = [case["volume" if _is_volume(case) else "name"].iloc[0] for case in cases]
+    if unit in NO_UNITS or unit not in items:
+        known = [c for c in items if c not in (*NO_UNITS, "split")]
+        raise ValueError(f"unit: expected one of {known}, got {unit!r}")
+    if missing := [str(n) for n in items["name"][items[unit].isna()]]:
+        raise ValueError(
+            f"unit: {len(missing)} of {len(items)} items have no {unit!r}: {', '.join(missing[:5])}"
+            f"{', ...' * (len(missing) > 5)}; fill them in, or take --unit name"
+        )
+    if differing := [n for n, case in zip(names, cases, strict=True) if unit != "name" and case[unit].nunique() > 1]:
+        raise ValueError(f"unit: expected one {unit!r} for each case, got several for {differing[0]!r}")
+    if check_protocol(protocol) == "strict":
+        units = [case_unit(case) for case in cases]
+        _check_units(dict(zip(names, units, strict=True)))
+
+
+def _check_units(units: dict[str, str]) -> None:
+    """Raises ValueError where some cases have their HD95 in mm and others in pixels."""
+    if len(set(units.values())) > 1:
+        without = [str(name) for name, unit in units.items() if unit == "pixel"]
+        raise ValueError(
+            f"items: expected the spacing of all cases or of none, as a mean cannot mix mm and pixels; {len(without)} "
+            f"of {len(units)} have none: {', '.join(without[:5])}{', ...' * (len(without) > 5)}; fill in spacing_x, "
+            "spacing_y (and spacing_z), or take these columns out of items.csv, for HD95 in pixels"
+        )
+
+
+def _check_masks(part: SegmentationData, classes: int) -> None:
+    """Raises ValueError that names the item with a label that is no class of the model."""
+    for name, mask in zip(part.items["name"], part.masks, strict=True):
+        if mask.max(initial=0) >= classes:
+            found = np.unique(mask)
+            shown = ", ".join(map(str, found[:10])) + ", ..." * (len(found) > 10)
+            remedy = "write 1 where it has 255" if set(found) <= {0, 255} else "correct the mask or take another model"
+            raise ValueError(
+                f"mask: item {str(name)!r} has the values {shown}, expected class indices 0 to {classes - 1}, as the "
+                f"model has; {remedy}"
+            )
 
 
 def evaluate(
@@ -61,19 +127,21 @@ def evaluate(
     hd95: bool = True,
     flips: bool = False,
     progress: bool = False,
+    unfinished: str | Path | None = None,
 ) -> pd.DataFrame:
-    """Scores of every case and class, as `rwkvlib.engine.metrics` defines them.
+    """Scores of every case and class, as `rwkvlib.engine.metrics` defines them, by an `inference_copy` of the model.
 
     Args:
         model: with one output channel for a binary mask, or one for each class and the background.
         data: with the column ``volume`` in its items, cases are volumes: their slices, in the order of the column
             ``slice``. Several data sets, as of `iter_cases`, are scored one after the other.
         protocol: "strict": undefined scores are NaN, HD95 is in mm where the items have spacing_x, spacing_y (and
-            spacing_z), else in pixels. "paper": the published rules, HD95 in pixels.
+            spacing_z), else in pixels. "published": the published code's rules, HD95 in pixels.
         size: height and width in pixels that the network sees, if other than the data's. Images are resized to it, and
-            predictions back, by bilinear interpolation ("paper": cubic splines, labels back by nearest neighbour).
+            predictions back, by bilinear interpolation ("published": cubic splines, labels back by nearest neighbour).
         hd95: False leaves the column out, and with it most of the time.
         flips: average over mirror images, see `predict`.
+        unfinished: a CSV file for the cases that are scored already, where something goes wrong before the last one.
 
     Returns:
         A table with the columns name (of the image or volume), class, dice, iou, hd95, sensitivity, specificity, truth
@@ -81,29 +149,51 @@ def evaluate(
         of a case: patient, sequence, group and so on.
 
     Raises:
-        ValueError: an unknown protocol, volumes with missing slices, labels that are no class of the model.
+        ValueError: an unknown protocol, volumes with missing slices, labels that are no class of the model, spacing
+            for some cases only; the message names the item.
     """
-    check_protocol(protocol)
+    rows: list[dict] = []
+    try:
+        _score_cases(rows, model, data, check_protocol(protocol), size, batch_size, hd95, flips, progress)
+    except BaseException as error:  # an interrupt as well
+        if unfinished is not None and rows:
+            write_file(Path(unfinished), pd.DataFrame(rows).to_csv(index=False, float_format="%.6g").encode())
+            scored = len({row["name"] for row in rows})
+            error.add_note(f"{scored} cases were scored before; their scores are in {str(unfinished)!r}")
+        raise
+    table = pd.DataFrame(rows, columns=None if rows else list(COLUMNS))
+    return table if hd95 else table.drop(columns=["hd95", "hd95_unit"])
+
+
+def _score_cases(rows, model, data, protocol, size, batch_size, hd95, flips, progress) -> None:
+    """Fills `rows`, case by case."""
     parts = [data] if isinstance(data, SegmentationData) else data
+    model = inference_copy(model)
     device = next(model.parameters()).device
-    rows = []
+    units: dict[str, str] = {}
     bar = tqdm(unit="case", disable=not progress)
     for part in parts:
         cases, labels = case_rows(part.items), []
         for batch in batches(part.images, batch_size):
             batch = batch.to(device)
-            if protocol == "paper" and size is not None and tuple(batch.shape[2:]) != (size, size):
-                found, channels = _paper_labels(model, batch, size, flips)
+            if protocol == "published" and size is not None and tuple(batch.shape[2:]) != (size, size):
+                found, channels = _published_labels(model, batch, size, flips)
             else:
                 logits = predict(model, batch, size=size, flips=flips)
                 found, channels = to_labels(logits).cpu(), logits.shape[1]
+            if not labels:
+                _check_masks(part, max(2, channels))
             labels.append(found.numpy())
         labels = np.concatenate(labels) if labels else part.masks
         for places in cases:
             items = part.items.iloc[places]
-            is_volume = "volume" in items and items["volume"].notna().all()
+            is_volume = _is_volume(items)
+            name = items["volume" if is_volume else "name"].iloc[0]
             case = slice(None) if is_volume else 0
             spacing = _spacing(items, "zyx" if is_volume else "yx") if protocol == "strict" else None
+            units[name] = "mm" if spacing else "pixel"
+            if hd95:
+                _check_units(units)
             scores = score(
                 labels[places][case],
                 part.masks[places][case],
@@ -113,10 +203,6 @@ def evaluate(
                 hd95=hd95,
             )
             shared = {c: items[c].iloc[0] for c in items if c not in COLUMNS and items[c].nunique(dropna=False) == 1}
-            name = items["volume" if is_volume else "name"].iloc[0]
-            unit = {"hd95_unit": "mm" if spacing else "pixel"}
-            rows += [{"name": name, **row, **unit, **shared} for row in scores]
+            rows += [{"name": name, **row, "hd95_unit": units[name], **shared} for row in scores]
             bar.update()
     bar.close()
-    table = pd.DataFrame(rows, columns=None if rows else list(COLUMNS))
-    return table if hd95 else table.drop(columns=["hd95", "hd95_unit"])

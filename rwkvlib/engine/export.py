@@ -21,26 +21,49 @@ class _FromImage(nn.Module):
         return self.model(normalise(image))
 
 
-def export_onnx(model: nn.Module, path: str | Path, size: int, *, channels: int = 3) -> Path:
+def export_onnx(
+    model: nn.Module,
+    path: str | Path,
+    size: int | tuple[int, int],
+    *,
+    channels: int | None = None,
+    opset_version: int | None = None,
+) -> Path:
     """Writes a model as an ONNX file of standard operators, whole or not at all.
 
-    Its input ``image`` is (B, channels, size, size) float32 in [0, 1], for any B; its output ``logits`` is
-    (B, num_classes, size, size). The size is fixed: the operator's sums over the tokens are written out for it.
+    Its input ``image`` is (B, channels, height, width) float32 in [0, 1], for any B; its output ``logits`` is
+    (B, num_classes, height, width). The size is fixed: the operator's sums over the tokens are written out for it.
 
     Args:
-        model: of `build_model`, in eval mode, on the CPU.
-        size: height and width in pixels, a multiple of the model's divisor.
+        model: of `build_model`, in eval mode, float32, on the CPU.
+        size: of the image in pixels, (height, width) or one number for both: multiples of the model's divisor.
+        channels: of the image; None: the model's own, 3 where it does not say.
+        opset_version: of ONNX's operators, for a runtime that does not know the newest; None: the exporter's choice.
 
     Raises:
-        ValueError: a model in training mode, or such a size. ImportError: onnx or onnxscript is missing.
+        ValueError: a model in training mode, elsewhere or of another dtype, such a size, other channels than the
+            model's, an opset that the exporter does not write. ImportError: onnx or onnxscript is missing.
     """
     divisor = getattr(model, "divisor", 16)  # 16: `create_model`'s halve the image four times
+    height, width = (size, size) if isinstance(size, int) else size
     if model.training:
-        raise ValueError("model: expected a model in eval mode, got one in training mode")
-    if size < divisor or size % divisor:
-        raise ValueError(f"size: expected a multiple of {divisor}, got {size}")
+        raise ValueError("model: expected a model in eval mode, got one in training mode; model.eval()")
+    if other := sorted({str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}):
+        raise ValueError(
+            f"model: expected float32, got {', '.join(other)}; model.float(), and convert the ONNX file, as with "
+            "onnxconverter_common.float16"
+        )
+    if other := sorted({str(p.device) for p in model.parameters() if p.device.type != "cpu"}):
+        raise ValueError(f"model: expected a model on the CPU, got one on {', '.join(other)}; model.cpu()")
+    for n in (height, width):
+        if not isinstance(n, int) or n < divisor or n % divisor:
+            raise ValueError(f"size: expected multiples of {divisor}, got {size}")
+    own = getattr(getattr(model, "config", None), "in_channels", None)
+    channels = own or 3 if channels is None else channels
+    if own and channels != own:
+        raise ValueError(f"channels: expected {own}, as the model takes, got {channels}")
     path = Path(path)
-    example = torch.zeros(2, channels, size, size)  # of 2: PyTorch takes a batch of 1 for a constant
+    example = torch.zeros(2, channels, height, width)  # of 2: PyTorch takes a batch of 1 for a constant
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
         program = torch.onnx.export(
@@ -49,6 +72,7 @@ def export_onnx(model: nn.Module, path: str | Path, size: int, *, channels: int 
             input_names=["image"],
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch", min=1)},),
+            opset_version=opset_version,
             dynamo=True,
             optimize=False,  # takes minutes, and onnxruntime does it when it loads the file
             verbose=False,

@@ -1,9 +1,6 @@
-"""The paper's losses: weighted cross-entropy and Dice, over a batch that may be spread over several processes."""
-
-from collections.abc import Callable
+"""The paper's losses: weighted cross-entropy and Dice over a whole batch."""
 
 import torch
-import torch.distributed as dist
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,44 +15,20 @@ LOSSES = {
 SMOOTH = 1e-5
 
 
-class SumOverProcesses(torch.autograd.Function):
-    """The sum of a tensor over all processes; for `make_loss`'s `reduce` under DistributedDataParallel.
-
-    Every process then computes the same loss L of the same sums S = s_1 + ... + s_P, while the gradient of its own
-    part is dL/dS ds_p/dw. One process would have the sum of these over p; DistributedDataParallel takes their *mean*.
-    Hence the factor P in the backward pass, and no communication there.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
-        x = x.clone()
-        dist.all_reduce(x)
-        return x
-
-    @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
-        return grad * dist.get_world_size()
-
-
 class CrossEntropyDice(nn.Module):
     """``ce * cross-entropy + dice * mean over classes of (1 - (2 sum pg + s) / (sum p^2 + sum g^2 + s))``.
 
     The sums run over all pixels of the whole batch, p is the softmax (one channel: the sigmoid), g the one-hot truth,
     s = 1e-5; the background is a class. Equal to MONAI's DiceCELoss(squared_pred=True, batch=True, smooth_nr=1e-5,
-    smooth_dr=1e-5), which cannot sum over processes before it divides. Source: the paper's published code, after
-    TransUNet (arXiv 2102.04306).
-
-    Args:
-        reduce: sums a tensor over all processes, differentiably: ``SumOverProcesses.apply`` under
-            DistributedDataParallel. It is given the per-class sums, and sum and count of the cross-entropy, so that
-            every process has the loss of the global batch, unequal shares included. None: this process's batch.
+    smooth_dr=1e-5), with labels checked. Several processes give it the global batch, see `parallel.Gather`. Source: the
+    paper's published code, after TransUNet (arXiv 2102.04306).
     """
 
-    def __init__(self, ce: float, dice: float, num_classes: int, reduce: Callable[[Tensor], Tensor] | None = None):
+    def __init__(self, ce: float, dice: float, num_classes: int):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-        self.ce, self.dice, self.num_classes, self.reduce = ce, dice, num_classes, reduce
+        self.ce, self.dice, self.num_classes = ce, dice, num_classes
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of (B, num_classes, ...) logits and (B, 1, ...) class indices, of any dtype.
@@ -78,17 +51,12 @@ class CrossEntropyDice(nn.Module):
             g = torch.zeros_like(p).scatter_(1, index[:, None], 1)
             ce = F.cross_entropy(logits, index, reduction="sum")
         axes = [0, *range(2, p.ndim)]
-        pixels = ce.new_tensor(mask.numel())
-        sums = torch.cat([(p * g).sum(axes), p.square().sum(axes), g.sum(axes), torch.stack([ce, pixels])])
-        if self.reduce is not None:
-            sums = self.reduce(sums)
-        intersection, p2, g2 = sums[:-2].unflatten(0, (3, -1))
-        dice = 1 - (2 * intersection + SMOOTH) / (p2 + g2 + SMOOTH)
-        return self.ce * sums[-2] / sums[-1] + self.dice * dice.mean()
+        dice = 1 - (2 * (p * g).sum(axes) + SMOOTH) / (p.square().sum(axes) + g.sum(axes) + SMOOTH)
+        return self.ce * ce / mask.numel() + self.dice * dice.mean()
 
 
-def make_loss(name: str, num_classes: int, reduce: Callable[[Tensor], Tensor] | None = None) -> CrossEntropyDice:
+def make_loss(name: str, num_classes: int) -> CrossEntropyDice:
     """A loss of the table `LOSSES`; see `CrossEntropyDice`. Raises ValueError for an unknown name."""
     if name not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {name!r}")
-    return CrossEntropyDice(*LOSSES[name], num_classes, reduce)
+    return CrossEntropyDice(*LOSSES[name], num_classes)

@@ -1,27 +1,42 @@
 """Scores of a predicted label map, 2-D or 3-D, class by class, by one of two protocols.
 
-``paper``: the published code's, after TransUNet (arXiv 2102.04306) and medpy. A class that is predicted but not there
-scores Dice 1 and HD95 0; one that is not predicted scores 0 and 0, be it there or not. HD95 is in pixels, whatever
-the spacing: the 95th percentile of the distances of both directions put together.
+``published``: the published code's, after TransUNet (arXiv 2102.04306) and medpy. A class that is predicted but not
+there scores Dice 1 and HD95 0; one that is not predicted scores 0 and 0, be it there or not. HD95 is in pixels,
+whatever the spacing: the 95th percentile of the distances of both directions put together.
+
+(An older name of it is ``paper``, which is still read. Of the *operator* the variant "paper" is the equation, and
+"published" what the published kernel computes, the same sense as here.)
 
 ``strict``: a score that is not defined is NaN. Dice and IoU: neither there nor predicted. HD95: one of the two is
 empty. HD95 is MONAI's: the larger of the two directions' 95th percentiles, in the units of `spacing`.
+
+A volume of one slice has the HD95 of that slice as an image: as a volume, every pixel of it would be surface.
 """
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from scipy.ndimage import find_objects
 from scipy.spatial import cKDTree
 
-PROTOCOLS = ("paper", "strict")
+PROTOCOLS = ("published", "strict")
+OLD_NAMES = {"paper": "published"}  # in stored results and recipes
 SCORES = ("dice", "iou", "hd95", "sensitivity", "specificity")
 
 
-def check_protocol(protocol: str) -> None:
-    """Raises ValueError for an unknown name."""
-    if protocol not in PROTOCOLS:
+def check_protocol(protocol: str) -> str:
+    """The protocol's name, of an old one the present one. Raises ValueError for an unknown name."""
+    name = OLD_NAMES.get(protocol, protocol)
+    if name not in PROTOCOLS:
         raise ValueError(f"protocol: expected one of {', '.join(PROTOCOLS)}, got {protocol!r}")
+    return name
+
+
+def published_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """A stored table with the present names of its columns: dice_paper is dice_published."""
+    return table.rename(columns=lambda name: re.sub(r"_paper(?=_|$)", "_published", name))
 
 
 def surface(mask: np.ndarray) -> np.ndarray:
@@ -97,10 +112,10 @@ def score(
     """The scores of one case (an image or a volume).
 
     Args:
-        prediction, truth: class indices, (H, W) or (D, H, W), of an integer dtype.
+        prediction, truth: class indices, (H, W) or (D, H, W), of an integer dtype; or bool, for a binary mask.
         num_classes: the background included.
-        protocol: "paper" or "strict", see above.
-        spacing: of the pixels along each axis, in mm; None: 1. The protocol "paper" takes no notice of it.
+        protocol: "published" or "strict", see above.
+        spacing: of the pixels along each axis, in mm; None: 1. The protocol "published" takes no notice of it.
         hd95: False leaves out what takes the time.
 
     Returns:
@@ -110,19 +125,26 @@ def score(
     Raises:
         ValueError, TypeError: other shapes or dtypes, indices that are no class, a spacing that is not positive.
     """
-    check_protocol(protocol)
-    prediction, truth = np.asarray(prediction), np.asarray(truth)
+    protocol = check_protocol(protocol)
+    prediction, truth = (x.astype(np.uint8) if x.dtype == bool else x for x in map(np.asarray, (prediction, truth)))
     for name, labels in (("prediction", prediction), ("truth", truth)):
         if labels.dtype.kind not in "ui":
-            raise TypeError(f"{name}: expected integers, got {labels.dtype}")
+            raise TypeError(f"{name}: expected integers or bool, got {labels.dtype}")
         if labels.ndim not in (2, 3) or 0 in labels.shape:
             raise ValueError(f"{name}: expected shape (H, W) or (D, H, W), got {labels.shape}")
         if labels.min() < 0 or labels.max() >= num_classes:
-            raise ValueError(f"{name}: expected classes 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}")
+            raise ValueError(
+                f"{name}: expected classes 0 to {num_classes - 1}, got {labels.min()} to {labels.max()}"
+                + "; of a mask of 0 and 255: mask > 0" * (num_classes == 2 and set(np.unique(labels)) == {0, 255})
+            )
     if prediction.shape != truth.shape:
         raise ValueError(f"prediction: expected the truth's shape {truth.shape}, got {prediction.shape}")
     if spacing is not None and (len(spacing) != truth.ndim or not all(0 < s < np.inf for s in spacing)):
         raise ValueError(f"spacing: expected {truth.ndim} positive numbers, got {spacing}")
+    if truth.ndim == 3 and 1 in truth.shape:  # a single slice
+        axis = truth.shape.index(1)
+        prediction, truth = prediction.squeeze(axis), truth.squeeze(axis)
+        spacing = None if spacing is None else [s for i, s in enumerate(spacing) if i != axis]
     counts = _confusion(prediction, truth, num_classes)
     boxes = [find_objects(labels, max_label=num_classes - 1) for labels in (prediction, truth)]
     rows = []
@@ -144,8 +166,8 @@ def score(
             a, b = boxes[0][c - 1], boxes[1][c - 1]
             box = tuple(slice(min(i.start, j.start), max(i.stop, j.stop)) for i, j in zip(a, b, strict=True))
             p, t = prediction[box] == c, truth[box] == c
-            row["hd95"] = hd95_together(p, t) if protocol == "paper" else hd95_larger(p, t, spacing)
-        elif protocol == "paper" and not (size and predicted):
+            row["hd95"] = hd95_together(p, t) if protocol == "published" else hd95_larger(p, t, spacing)
+        elif protocol == "published" and not (size and predicted):
             row["dice"] = row["iou"] = 1.0 if predicted else 0.0
             row["hd95"] = 0.0 if hd95 else row["hd95"]
         rows.append(row)

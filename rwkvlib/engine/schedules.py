@@ -1,7 +1,7 @@
 """Learning-rate schedules by name, the published ones both as they are written and as they are executed.
 
 Each is a function of (step, total_steps, steps_per_epoch, epochs), step 0 being the first, that gives the factor of
-the base rate; `make_schedule` makes of it what LambdaLR takes. A fractional step is allowed.
+the base rate; `make_schedule` fixes all but the step, which may be fractional.
 """
 
 import math
@@ -82,7 +82,7 @@ SCHEDULES = {
 def make_schedule(
     name: str, total_steps: int, steps_per_epoch: int, epochs: float | None = None
 ) -> Callable[[float], float]:
-    """The factor of the base rate as a function of the step, for LambdaLR.
+    """The factor of the base rate as a function of the step: what the trainer multiplies the rate by.
 
     Args:
         epochs: of the recipe; total_steps / steps_per_epoch where it is None. They differ where a number of iterations

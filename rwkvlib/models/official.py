@@ -1,7 +1,7 @@
 """Released checkpoints: both generations of the published code, dead keys known by rule, nothing loaded silently."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -64,7 +64,7 @@ def _read(source: str | Path | dict) -> dict[str, Tensor]:
 def load_official(
     model: nn.Module, path_or_state_dict: str | Path | dict[str, Tensor], *, variant: str = "published"
 ) -> LoadReport:
-    """Loads a released RWKV-UNet checkpoint into a model of `create_model`.
+    """Loads a released RWKV-UNet checkpoint into a model of `create_model`, and leaves that in eval mode.
 
     Both generations are understood: with and without the keys that the published modules create but never use; and
     encoder-only files, which leave CCM and decoder as they are.
@@ -72,7 +72,7 @@ def load_official(
     Args:
         model: a U-Net or an encoder of the same size.
         path_or_state_dict: a file (read with ``weights_only=True``) or a dict of tensors.
-        variant: what the model's operator is set to: released weights were trained with "published".
+        variant: what the model's operator, and its config, are set to: released weights were trained with "published".
 
     Returns:
         A `LoadReport` of the loaded, the dead and the missing keys; print it.
@@ -123,4 +123,7 @@ def load_official(
     for module in model.modules():
         if hasattr(module, "variant"):
             module.variant = variant
+        if isinstance(module, (RWKVUNet, Encoder)):
+            module.config = replace(module.config, variant=variant)
+    model.eval()
     return LoadReport(tuple(loaded), {rule: tuple(keys) for rule, keys in ignored.items()}, missing, variant)

@@ -75,7 +75,9 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
     Args:
         w: (C,) decay per token of distance; any sign (the model passes ``spatial_decay / T``).
         u: (C,) bonus of the token itself (the model passes ``spatial_first / T``).
-        k: (B, T, C) logits, finite; float64, float32, bfloat16 or float16. Sums are in float32 at least.
+        k: (B, T, C) logits; float64, float32, bfloat16 or float16. Sums are in float32 at least. -inf takes the token
+            out of every average, its own included (padding): its output is the others' average, its gradients are 0.
+            A channel in which all tokens are taken out is 0 / 0, NaN.
         v: (B, T, C) values, of the dtype of k.
         variant: "paper", the equation; "published", what the published CUDA kernel computes instead, for use with
             weights trained on it (`rwkvlib.wkv.oracle.published_weights`).
@@ -86,6 +88,11 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
     Returns:
         (B, T, C), the dtype of v.
 
+    Differentiation: backward by the backend itself. Forward-mode AD (dual numbers, torch.func.jvp), the transforms of
+    torch.func that differentiate (grad, jacrev, hessian, per-sample gradients) and second derivatives (create_graph)
+    are plain PyTorch operations with every backend, those of "tree" in the place of numba and cuda: the same values,
+    more time and memory.
+
     Raises:
         TypeError, ValueError: an argument of the wrong type, shape, device or name.
         rwkvlib.wkv.cuda.KernelUnavailable: backend "cuda" where the kernel cannot be had; says why, and what helps.
@@ -95,18 +102,17 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
     """
     _check(w, u, k, v, variant, backend)
     backend = _choose(variant, backend, k.device)
-    # The book's backends, and a graph for ONNX, are standard operations, which PyTorch differentiates by itself.
-    plain = None
-    if variant == "published":
-        plain = oracle.published_oracle if backend == "oracle" else None
-        if torch.onnx.is_in_onnx_export():
-            plain = tree.published
-    elif backend == "oracle":
-        plain = oracle.bi_wkv_oracle
+    # The book's backends are standard operations, which PyTorch differentiates by itself, in every way. The other ones
+    # are operators of our own, of which it knows the first derivative, backward: elsewhere, and in a graph for ONNX,
+    # the tree's operations stand in for them.
+    if backend == "oracle":
+        plain = oracle.published_oracle if variant == "published" else oracle.bi_wkv_oracle
     elif backend == "scan":
         plain = scan.bi_wkv_scan
-    elif torch.onnx.is_in_onnx_export():
-        plain = lambda *inputs: tree.forward(*inputs)[0]  # noqa: E731
+    elif torch.onnx.is_in_onnx_export() or _transformed():
+        plain = tree.published if variant == "published" else _tree_output
+    else:
+        plain = None
     if plain is not None:
         dtype = _accumulation_dtype(w, u, k)
         return plain(*(x.to(dtype) for x in (w, u, k, v))).to(v.dtype)
@@ -115,6 +121,20 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
     # Only the gradients need the logarithm of the denominator, which costs a kernel as much time as the output does.
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v))
     return _bi_wkv(w, u, k, v, backend, recorded)[0]
+
+
+@torch.compiler.assume_constant_result  # torch.compile guards both by itself
+def _transformed() -> bool:
+    """Whether forward-mode AD or a transform of torch.func that differentiates is under way."""
+    if torch.autograd.forward_ad._current_level >= 0:  # of torch.func.jvp as well
+        return True
+    transforms = torch._C._functorch.get_interpreter_stack() or ()  # torch.func has no public way to ask
+    kinds = torch._C._functorch.TransformType
+    return any(transform.key() in (kinds.Grad, kinds.Jvp) for transform in transforms)
+
+
+def _tree_output(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return tree.forward(w, u, k, v)[0]
 
 
 def _resolve(backend: str, k: Tensor, dtype: torch.dtype) -> str:
@@ -207,7 +227,17 @@ def _backward(ctx, gy, glogden):
         if glogden is None:
             return None, None, None, None, None, None
         gy = torch.zeros_like(ctx.saved_tensors[4])
+    if torch.is_grad_enabled():  # create_graph: these gradients will be differentiated again
+        *tensors, _, logden = ctx.saved_tensors
+        glogden = torch.zeros_like(logden) if glogden is None else glogden
+        return *_vjp(tree.forward, tensors, logden.dtype, (gy.to(logden.dtype), glogden)), None, None
     return *_bi_wkv_backward(*ctx.saved_tensors, gy, glogden, ctx.backend), None, None
+
+
+def _vjp(function, tensors: list[Tensor], dtype: torch.dtype, cotangents: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
+    """The gradients of plain operations by PyTorch, which can differentiate them again."""
+    _, vjp = torch.func.vjp(function, *(x.to(dtype) for x in tensors))
+    return [grad.to(x.dtype) for grad, x in zip(vjp(cotangents), tensors, strict=True)]
 
 
 _bi_wkv.register_autograd(_backward, setup_context=_setup_context)
@@ -260,12 +290,10 @@ def _published_setup_context(ctx, inputs, output):
 def _published_autograd(ctx, gy):
     # The true derivative of that forward; computed anew, so that only the inputs are kept in between.
     tensors = ctx.saved_tensors
-    if ctx.backend != "tree":
-        return *_published_backward(*tensors, gy, ctx.backend), None
-    # By PyTorch, and so can be differentiated again.
-    dtype = _accumulation_dtype(*tensors)
-    _, vjp = torch.func.vjp(tree.published, *(x.to(dtype) for x in tensors))
-    return *(grad.to(x.dtype) for grad, x in zip(vjp(gy.to(dtype)), tensors, strict=True)), None
+    if torch.is_grad_enabled():
+        dtype = _accumulation_dtype(*tensors)
+        return *_vjp(tree.published, tensors, dtype, gy.to(dtype)), None
+    return *_published_backward(*tensors, gy, ctx.backend), None
 
 
 _published.register_autograd(_published_autograd, setup_context=_published_setup_context)

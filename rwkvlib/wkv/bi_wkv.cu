@@ -440,7 +440,7 @@ KERNEL published_forward(const REAL* __restrict__ w, const REAL* __restrict__ u,
   for (Long t = last - 1; t >= p.first; --t) {  // the later tokens: their mean, and the logarithm of their sum
     Long i = p.base + t * C;
     y[i] = s.sum[1] > 0 ? s.sum[0] / s.sum[1] : 0;
-    logden[i] = s.sum[1] > 0 ? s.top + log_2(s.sum[1]) : LOW;
+    logden[i] = s.sum[1] > 0 ? s.top + log_2(s.sum[1]) : 2 * LOW;  // below an empty state, whose weight is 1 then
     s = moved(s, 1, p.w) + keys[i];
   }
   // The earlier ones: those of other chunks with one decay more than in the definition.

@@ -57,8 +57,8 @@ def _exp_overload(x):
 
     def exp32(x):
         # A polynomial rather than the C library's exp, since LLVM turns this into SIMD code; relative error 2e-7,
-        # and below -87, where float32 would go to subnormals, the value at -87.
-        x = max(x, np.float32(-87.0))
+        # and below -87.7, where float32 has subnormals only, 0: at -88 the exponent's bits below are all 0.
+        x = max(x, np.float32(-88.0))
         i = np.int32(x * np.float32(1.4426950408889634) - np.float32(0.5))  # rounds to nearest, as x <= 0
         n = np.float32(i)
         f = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # x - n ln 2, ln 2 in two parts

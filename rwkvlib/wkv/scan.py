@@ -15,7 +15,8 @@ def states(w: Tensor, k: Tensor, v: Tensor) -> list[tuple[Tensor, Tensor, Tensor
     out = []
     for t in range(k.shape[1]):
         out.append((num, den, top))
-        new_top = torch.maximum(top - w, k[:, t])
+        # Clamped for a first token with k = -inf, where the difference below were one of two infinities.
+        new_top = torch.maximum(top - w, k[:, t]).clamp(min=torch.finfo(k.dtype).min / 4)
         old, new = torch.exp(top - w - new_top), torch.exp(k[:, t] - new_top)
         num, den, top = old * num + new * v[:, t], old * den + new, new_top
     return out

@@ -13,11 +13,16 @@ from torch import Tensor
 State = tuple[Tensor, tuple[Tensor, ...]]  # maximum, and sums divided by exp(maximum): each (B, T, C)
 
 
+def low(x: Tensor) -> float:
+    """Stands for log 0 in the dtype of x, and stays finite when two of them are subtracted."""
+    return torch.finfo(x.dtype).min / 4
+
+
 def combine(earlier: State, later: State, w: Tensor) -> State:
     """The state of two neighbouring stretches, where `earlier` decays by ``exp(-w)`` to reach the end of `later`."""
     (m1, x1), (m2, x2) = earlier, later
     m1 = m1 - w
-    m = torch.maximum(m1, m2)
+    m = torch.maximum(m1, m2).clamp(min=low(m1))  # of tokens with k = -inf alone: no -inf minus -inf
     a, b = torch.exp(m1 - m), torch.exp(m2 - m)
     return m, tuple(torch.addcmul(b * q, a, p) for p, q in zip(x1, x2, strict=True))
 
@@ -98,7 +103,6 @@ def published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     k, v = k.contiguous(), v.contiguous()
     L = math.ceil(T / 32)
     n = math.ceil(T / L)
-    low = torch.finfo(k.dtype).min / 4  # stands for log 0, and stays finite when two of them are subtracted
 
     def chunks(x: Tensor, fill: float) -> Tensor:
         return F.pad(x, (0, 0, 0, n * L - T), value=fill).reshape(B * n, L, C)
@@ -108,9 +112,9 @@ def published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
     ones = torch.ones_like(v)
     (mp, sums_p), (mf, sums_f) = neighbours(w, k, (v, ones))
-    kc, xs = chunks(k, low), (chunks(v, 0.0), chunks(ones, 1.0))
+    kc, xs = chunks(k, low(k)), (chunks(v, 0.0), chunks(ones, 1.0))
     (mc, sums_c), _ = neighbours(w, kc, xs)  # the tokens before t in its own chunk
-    kq = torch.cat([torch.full_like(kc[:, :1], low), kc[:, 1:]], dim=1)  # the chunk's first token leaks nothing
+    kq = torch.cat([torch.full_like(kc[:, :1], low(k)), kc[:, 1:]], dim=1)  # the chunk's first token leaks nothing
     mq, sums_q = inclusive_scan((kq, xs), -w)
 
     # The earlier chunks: the state at the chunk's first token, decayed to t.

@@ -14,8 +14,8 @@ from rwkvlib.__main__ import main
 from rwkvlib.analysis.statistics import summarise
 from rwkvlib.data import SegmentationData, iter_cases, load_data
 from rwkvlib.engine.checkpoint import save_checkpoint
-from rwkvlib.engine.evaluate import evaluate
-from rwkvlib.engine.metrics import score
+from rwkvlib.engine.evaluate import check_cases, evaluate
+from rwkvlib.engine.metrics import published_columns, score
 
 TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
 
@@ -63,9 +63,9 @@ def test_scores_by_hand():
     np.testing.assert_allclose(table["hd95"], [0, 2, np.nan, np.nan, np.nan])
     np.testing.assert_allclose(table["sensitivity"], [1, 0.5, 0, np.nan, np.nan])
     assert list(table["name"]) == data.names and set(table["hd95_unit"]) == {"pixel"}
-    paper = evaluate(Reader(2), data, protocol="paper")
-    np.testing.assert_allclose(paper["dice"], [1, 0.5, 0, 0, 1])
-    np.testing.assert_allclose(paper["hd95"], [0, 2, 0, 0, 0])
+    published = evaluate(Reader(2), data, protocol="published")
+    np.testing.assert_allclose(published["dice"], [1, 0.5, 0, 0, 1])
+    np.testing.assert_allclose(published["hd95"], [0, 2, 0, 0, 0])
     quick = evaluate(Reader(2), data, hd95=False)
     assert "hd95" not in quick and quick["dice"].equals(table["dice"])
 
@@ -90,9 +90,11 @@ def test_a_case_is_a_volume_whatever_the_order_of_its_slices():
         for row in score(found[places], truth[places], 4, spacing=spacing):
             mine = table[(table["name"] == name) & (table["class"] == row["class"])].iloc[0]
             assert {key: mine[key] for key in row} == row
-    paper = evaluate(Reader(4), data, protocol="paper")
-    assert paper["hd95"].iloc[0] == score(found[[2, 4, 0, 5]], truth[[2, 4, 0, 5]], 4, protocol="paper")[0]["hd95"]
-    assert set(paper["hd95_unit"]) == {"pixel"}
+    published = evaluate(Reader(4), data, protocol="published")
+    assert (
+        published["hd95"].iloc[0] == score(found[[2, 4, 0, 5]], truth[[2, 4, 0, 5]], 4, protocol="published")[0]["hd95"]
+    )
+    assert set(published["hd95_unit"]) == {"pixel"}
 
 
 def test_volumes_with_missing_slices_are_refused():
@@ -105,12 +107,99 @@ def test_volumes_with_missing_slices_are_refused():
 
 def test_without_a_spacing_distances_are_in_pixels():
     mask = square((4, 4), (4, 4))
-    spacing = dict(spacing_x=[2.0, np.nan], spacing_y=[2.0, np.nan])
-    table = evaluate(Reader(2), told(np.roll(mask, 1, axis=2), mask, **spacing))
-    assert list(table["hd95"]) == [2, 1] and list(table["hd95_unit"]) == ["mm", "pixel"]
+    for spacing, unit, distances in (({}, "pixel", [1, 1]), (dict(spacing_x=2.0, spacing_y=2.0), "mm", [2, 2])):
+        table = evaluate(Reader(2), told(np.roll(mask, 1, axis=2), mask, **spacing))
+        assert list(table["hd95"]) == distances and set(table["hd95_unit"]) == {unit}
 
 
-@pytest.mark.parametrize("protocol", ["strict", "paper"])
+def test_no_mean_mixes_millimetres_and_pixels():
+    mask = square((4, 4), (4, 4))
+    mixed = told(np.roll(mask, 1, axis=2), mask, spacing_x=[2.0, np.nan], spacing_y=[2.0, np.nan])
+    for run in (lambda: evaluate(Reader(2), mixed), lambda: check_cases(mixed.items)):
+        with pytest.raises(ValueError, match=r"items: .* cannot mix mm and pixels; 1 of 2 have none: 1; fill in"):
+            run()
+    assert set(evaluate(Reader(2), mixed, protocol="published")["hd95_unit"]) == {"pixel"}
+    assert "hd95" not in evaluate(Reader(2), mixed, hd95=False)
+    check_cases(mixed.items, protocol="published")
+    one = evaluate(Reader(2), told(mask, mask))
+    with pytest.raises(ValueError, match="table: a mean cannot mix HD95 in mm and pixel"):
+        summarise(one.assign(hd95_unit=["mm", "pixel"]))
+
+
+def test_a_volume_of_one_slice_scores_as_the_image_does():
+    rng = np.random.default_rng(0)
+    truth = square((2, 2), (5, 6))
+    found = np.where(rng.random(truth.shape) > 0.1, truth, 1 - truth)
+    for spacing in ({}, dict(spacing_x=0.7, spacing_y=1.5)):
+        images = evaluate(Reader(2), told(found, truth, **spacing))
+        deep = dict(spacing, spacing_z=9.0) if spacing else {}
+        volumes = evaluate(Reader(2), told(found, truth, volume=["a", "b"], slice=[7, 1], **deep))
+        assert list(volumes["name"]) == ["a", "b"]
+        for column in ("dice", "hd95", "specificity", "hd95_unit"):
+            assert list(volumes[column]) == list(images[column]), column
+
+
+def test_slices_are_numbers_also_where_they_are_text_and_their_spacing_may_be_rounded():
+    mask = square((4, 4), (4, 5), (4, 6))
+    columns = dict(volume="a", slice=["10", "9", "08"], spacing_x=1.0, spacing_y=1.0, spacing_z=[3.0, 3.0, 3.0001])
+    table = evaluate(Reader(2), told(mask, mask, **columns))
+    assert list(table["dice"]) == [1] and list(table["hd95_unit"]) == ["mm"]
+    with pytest.raises(ValueError, match="expected numbers in the column slice of volume 'a', got 'first'"):
+        evaluate(Reader(2), told(mask, mask, volume="a", slice=["first", "2", "3"]))
+    with pytest.raises(ValueError, match=r"one spacing for the slices of 'a', got \{'spacing_z': \[3.0, 3.1\]\}"):
+        evaluate(Reader(2), told(mask, mask, **columns | dict(spacing_z=[3.0, 3.0, 3.1])))
+
+
+def test_what_would_spoil_the_intervals_is_found_before_scoring():
+    items = pd.DataFrame({"name": list("abc"), "patient": ["1", None, "2"], "slice": [1, 2, 3]})
+    with pytest.raises(ValueError, match=r"unit: 1 of 3 items have no 'patient': b; .* --unit name"):
+        check_cases(items)
+    check_cases(items, unit="name")
+    for unit in ("slice", "sequence"):
+        with pytest.raises(ValueError, match=rf"unit: expected one of \['name', 'patient'\], got {unit!r}"):
+            check_cases(items, unit=unit)
+    volumes = items.assign(volume="v", patient=["1", "1", "2"])
+    with pytest.raises(ValueError, match="unit: expected one 'patient' for each case, got several for 'v'"):
+        check_cases(volumes)
+    with pytest.raises(ValueError, match="every slice once"):
+        check_cases(volumes.assign(slice=[1, 2, 4], patient="1"))
+
+
+def test_the_old_name_of_the_published_protocol_is_read():
+    data = told(square((4, 4), None), square(None, None))
+    pd.testing.assert_frame_equal(
+        evaluate(Reader(2), data, protocol="paper"), evaluate(Reader(2), data, protocol="published")
+    )
+    assert list(published_columns(pd.DataFrame(columns=["dice_paper", "hd95_paper_own_size", "paper"]))) == [
+        "dice_published",
+        "hd95_published_own_size",
+        "paper",
+    ]
+
+
+def test_what_is_scored_is_not_lost_where_a_later_case_fails(tmp_path):
+    data = told(square((4, 4), (5, 5), (6, 6)), square((4, 4), (5, 5), (6, 6)))
+    parts = [
+        SegmentationData(data.images[i : i + 1], data.masks[i : i + 1], data.items[i : i + 1].reset_index(drop=True))
+        for i in range(3)
+    ]
+    parts[2].masks[0, 3, 3] = 9
+    file = tmp_path / "unfinished.csv"
+    with pytest.raises(ValueError, match=r"mask: item '2' has the values 0, 1, 9, expected .* 0 to 1") as error:
+        evaluate(Reader(2), iter(parts), unfinished=file)
+    assert "2 cases were scored before" in error.value.__notes__[0] and str(file) in error.value.__notes__[0]
+    assert list(pd.read_csv(file)["name"]) == [0, 1] and list(pd.read_csv(file)["dice"]) == [1, 1]
+
+    def interrupted():
+        yield parts[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Reader(2), interrupted(), unfinished=file)
+    assert list(pd.read_csv(file)["name"]) == [0]
+
+
+@pytest.mark.parametrize("protocol", ["strict", "published"])
 def test_the_network_sees_its_size_and_scores_are_of_the_datas(protocol):
     truth = square((6, 9), (20, 30), size=48)
     truth = np.kron(truth[:, :24, :20], np.ones((1, 2, 2), np.uint8))  # 48 x 40
@@ -120,7 +209,7 @@ def test_the_network_sees_its_size_and_scores_are_of_the_datas(protocol):
     assert table["dice"].iloc[0] > 0.85
 
 
-def test_the_papers_resizing_is_scipys():
+def test_the_published_resizing_is_scipys():
     """Cubic splines there, nearest neighbour back, slice by slice, as the published test calls zoom."""
     rng = np.random.default_rng(1)
     grey = rng.integers(0, 30, (2, 20, 28), dtype=np.uint8)
@@ -132,7 +221,7 @@ def test_the_papers_resizing_is_scipys():
             kept.append(x[:, 0] * 0.229 + 0.485)
             return super().forward(x)
 
-    table = evaluate(Recorder(2), data, protocol="paper", size=32)
+    table = evaluate(Recorder(2), data, protocol="published", size=32)
     for image, seen, (_, row) in zip(grey, kept[0].numpy(), table.iterrows(), strict=True):
         expected = zoom(image / 255, (32 / 20, 32 / 28), order=3)
         np.testing.assert_allclose(seen, expected, atol=1e-5)
@@ -163,9 +252,20 @@ def test_several_data_sets_are_scored_one_after_the_other():
 
 
 def test_labels_that_are_no_class_of_the_model_are_named():
-    mask = square((4, 4)) * 7
-    with pytest.raises(ValueError, match="truth: expected classes 0 to 2, got 0 to 7"):
-        evaluate(Reader(3), told(mask * 0, mask))
+    mask = square((4, 4), (5, 5))
+    for value, classes, message in [
+        (7, 3, "mask: item '1' has the values 0, 7, expected class indices 0 to 2, as the model has; correct the mask"),
+        (
+            255,
+            2,
+            "mask: item '1' has the values 0, 255, expected .* 0 to 1, as the model has; write 1 where it has 255",
+        ),
+    ]:
+        bad = mask.copy()
+        bad[1] *= value
+        model = Reader(classes)
+        with pytest.raises(ValueError, match=message):
+            evaluate(model, told(mask * 0, bad), batch_size=1)
 
 
 def test_the_shipped_weights_find_synthetic_polyps():
@@ -219,9 +319,9 @@ def test_the_command_reports_cases_and_intervals(volumes, tmp_path, capsys):
     assert "provenance" in summary and str(tmp_path) not in json.dumps(summary)
     assert "intervals over 2 units of 'patient'" in capsys.readouterr().out
     assert sorted(f.name for f in out.iterdir()) == ["cases.csv", "summary.json"]
-    main(["evaluate", str(checkpoint), str(volumes), "--protocol", "paper", "--unit", "name", "--out", str(out)])
+    main(["evaluate", str(checkpoint), str(volumes), "--protocol", "published", "--unit", "name", "--out", str(out)])
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["protocol"] == "paper" and summary["overall"]["dice"]["units"] == 4
+    assert summary["protocol"] == "published" and summary["overall"]["dice"]["units"] == 4
     for arguments, message in [
         (["nowhere", "synthetic:4"], "no file 'nowhere'"),
         ([str(checkpoint), str(volumes), "--unit", "slice"], "unit: expected"),
@@ -232,6 +332,61 @@ def test_the_command_reports_cases_and_intervals(volumes, tmp_path, capsys):
         with pytest.raises(SystemExit) as error:
             main(["evaluate", *arguments])
         assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    path = tmp_path / "m.safetensors"
+    save_checkpoint(path, create_model("rwkv_unet_t", **TINY), dict(model="rwkv_unet_t", overrides=TINY, size=32))
+    return str(path)
+
+
+def test_the_command_checks_before_it_scores(volumes, checkpoint, tmp_path, capsys, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("scored")
+
+    monkeypatch.setattr("rwkvlib.engine.evaluate.evaluate", refuse)
+    table = pd.read_csv(volumes / "items.csv")
+    for column, message in [
+        ("patient", "unit: 3 of 12 items have no 'patient': 1_0, 1_1, 1_2; fill them in, or take --unit name"),
+        ("spacing_z", "a mean cannot mix mm and pixels; 1 of 4 have none: 1; fill in spacing_x"),
+    ]:
+        table.assign(**{column: table[column].where(table["volume"] != 1)}).to_csv(volumes / "items.csv", index=False)
+        with pytest.raises(SystemExit):
+            main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "out")])
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_keeps_finished_work_and_prints_the_unit(volumes, checkpoint, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "out"
+    main(["evaluate", checkpoint, str(volumes), "--out", str(out)])
+    assert " mm (95 % interval" in capsys.readouterr().out
+    main(["evaluate", checkpoint, str(volumes), "--protocol", "paper"])
+    printed = capsys.readouterr().out
+    assert " pixels (95 % interval" in printed and "protocol published" in printed
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr("rwkvlib.analysis.statistics.summarise", lambda *_: (_ for _ in ()).throw(ValueError("late")))
+        main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "late")])
+    assert len(pd.read_csv(tmp_path / "late" / "cases.csv")) == 4
+    bad = np.asarray(Image.open(volumes / "masks" / "3_2.png")).copy()
+    bad[0, 0] = 5
+    Image.fromarray(bad).save(volumes / "masks" / "3_2.png")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "cut")])
+    said = capsys.readouterr().err
+    assert "item '3_2'" in said and "3 cases were scored before" in said
+    assert list(pd.read_csv(tmp_path / "cut" / "unfinished.csv")["name"]) == [0, 1, 2]
+
+
+def test_names_of_patients_stay_text(volumes, checkpoint, tmp_path):
+    text = (volumes / "items.csv").read_text().splitlines()
+    head, rows = text[0], [line.rpartition(",") for line in text[1:]]
+    (volumes / "items.csv").write_text("\n".join([head] + [f"{start},00{end}" for start, _, end in rows]))
+    assert set(load_data(volumes, size=16).items["patient"]) == {"000", "001"}
+    main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "out")])
+    assert set(pd.read_csv(tmp_path / "out" / "cases.csv", dtype=str)["patient"]) == {"000", "001"}
 
 
 def test_a_summary_counts_a_case_once_and_its_undefined_classes():

@@ -1,5 +1,8 @@
 """Exported files give PyTorch's numbers, for any batch."""
 
+import copy
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -36,12 +39,41 @@ def test_the_file_gives_the_models_logits_for_any_batch(size, tmp_path):
         np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
 
 
+SMALL = dict(depths=(1, 1, 2, 2), dims=(8, 8, 16, 16))
+
+
+def test_rectangles_other_channels_and_older_opsets_give_the_models_logits(tmp_path):
+    onnx = pytest.importorskip("onnx", reason="needs onnx")
+    pytest.importorskip("onnxscript", reason="needs onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+    torch.manual_seed(0)
+    for channels, size, opset in ((3, (32, 64), None), (1, (48, 16), 18), (4, 32, 17)):
+        model = moved(create_model("rwkv_unet_t", in_channels=channels, num_classes=2, **SMALL))
+        path = export_onnx(model, tmp_path / "model.onnx", size, opset_version=opset)
+        if opset:
+            assert [o.version for o in onnx.load(path).opset_import if o.domain in ("", "ai.onnx")] == [opset]
+        image = torch.rand(2, channels, *(size if isinstance(size, tuple) else (size, size)))
+        (logits,) = onnxruntime.InferenceSession(path).run(["logits"], {"image": image.numpy()})
+        with torch.no_grad():
+            np.testing.assert_allclose(logits, model(normalise(image)).numpy(), atol=1e-5)
+
+
 def test_bad_arguments_are_named_and_write_nothing(tmp_path):
     model = create_model("rwkv_unet_t", depths=(1, 1, 1, 1), dims=(8, 8, 8, 8))
     with pytest.raises(ValueError, match="model: expected a model in eval mode"):
         export_onnx(model.train(), tmp_path / "model.onnx", 64)
-    with pytest.raises(ValueError, match="size: expected a multiple of 16, got 72"):
-        export_onnx(model.eval(), tmp_path / "model.onnx", 72)
-    with pytest.raises(ValueError, match="size: expected a multiple of 32, got 48"):
+    model.eval()
+    for size in (72, 0, (32, 40), (32.0, 32)):
+        with pytest.raises(ValueError, match=rf"size: expected multiples of 16, got {re.escape(str(size))}"):
+            export_onnx(model, tmp_path / "model.onnx", size)
+    with pytest.raises(ValueError, match=r"model: expected float32, got torch.float16; model.float\(\)"):
+        export_onnx(copy.deepcopy(model).half(), tmp_path / "model.onnx", 32)
+    with pytest.raises(ValueError, match="channels: expected 3, as the model takes, got 1"):
+        export_onnx(model, tmp_path / "model.onnx", 32, channels=1)
+    with pytest.raises(ValueError, match=r"model: expected a model on the CPU, got one on meta; model.cpu\(\)"):
+        export_onnx(copy.deepcopy(model).to("meta"), tmp_path / "model.onnx", 32)
+    with pytest.raises(ValueError, match="opset_version: expected"):
+        export_onnx(model, tmp_path / "model.onnx", 32, opset_version=9)
+    with pytest.raises(ValueError, match="size: expected multiples of 32, got 48"):
         export_onnx(build_model("swin_unetr", feature_size=12).eval(), tmp_path / "model.onnx", 48)
     assert not list(tmp_path.iterdir())

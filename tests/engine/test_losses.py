@@ -1,7 +1,4 @@
-"""Losses: the paper's formula, MONAI's class, and the same gradient from any number of processes."""
-
-import subprocess
-import sys
+"""Losses: the paper's formula, and MONAI's class. For several processes see test_multiprocess.py."""
 
 import pytest
 import torch
@@ -65,73 +62,6 @@ def test_the_dice_of_a_batch_is_not_the_mean_of_its_images():
     mask[0] = 0
     per_image = DiceLoss(softmax=True, to_onehot_y=True, squared_pred=True, smooth_nr=1e-5, smooth_dr=1e-5)
     assert abs(per_image(logits, mask) - naive_dice(logits, mask)) > 0.01
-
-
-@pytest.mark.parametrize("classes", [1, 3])
-def test_shares_of_a_batch_give_the_gradient_of_the_whole(classes):
-    """What a process does with its share: the sums of all, the gradient of its own part times the processes, and the
-    mean over the processes, as DistributedDataParallel takes it. Shares may differ in size."""
-    logits, mask = batch(classes, (5, 6, 6))
-    w = torch.tensor(1.3, requires_grad=True)
-    whole = make_loss("binary", classes)(w * logits, mask)
-    (expected,) = torch.autograd.grad(whole, w)
-    shares = [slice(0, 2), slice(2, 5)]
-    sums = []
-
-    def record(x):
-        sums.append(x.detach())
-        return x
-
-    for share in shares:
-        make_loss("binary", classes, record)(w * logits[share], mask[share])
-
-    class Sum(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            return sums[0] + sums[1]
-
-        @staticmethod
-        def backward(ctx, grad):
-            return 2 * grad
-
-    gradients = []
-    for share in shares:
-        loss = make_loss("binary", classes, Sum.apply)(w * logits[share], mask[share])
-        torch.testing.assert_close(loss, whole)
-        gradients.append(torch.autograd.grad(loss, w)[0])
-    torch.testing.assert_close(sum(gradients) / 2, expected)
-
-
-TWO = """
-import sys, torch, torch.distributed as dist
-from torch.nn.parallel import DistributedDataParallel
-from rwkvlib.engine.losses import SumOverProcesses, make_loss
-rank = int(sys.argv[1])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-torch.manual_seed(0)
-model = torch.nn.Conv2d(2, 3, 3, padding=1).double()
-x, mask = torch.randn(5, 2, 8, 8).double(), torch.randint(0, 3, (5, 1, 8, 8))
-whole = make_loss("acdc", 3)(model(x), mask)
-expected = torch.autograd.grad(whole, list(model.parameters()))
-share = slice(0, 2) if rank == 0 else slice(2, 5)
-parallel = DistributedDataParallel(model)
-loss = make_loss("acdc", 3, SumOverProcesses.apply)(parallel(x[share]), mask[share])
-loss.backward()
-torch.testing.assert_close(loss, whole, rtol=0, atol=1e-12)
-for p, e in zip(model.parameters(), expected):
-    torch.testing.assert_close(p.grad, e, rtol=0, atol=1e-12)
-alone = make_loss("acdc", 3)(model(x[share]), mask[share])
-assert abs(alone - whole) > 1e-4, "the share's own loss is another one"
-dist.destroy_process_group()
-"""
-
-
-def test_two_processes_have_the_gradient_of_one(tmp_path):
-    command = [sys.executable, "-c", TWO]
-    workers = [subprocess.Popen([*command, str(rank), str(tmp_path / "meet")], stderr=-1) for rank in range(2)]
-    for worker in workers:
-        error = worker.communicate(timeout=100)[1].decode()
-        assert worker.returncode == 0, error
 
 
 def test_the_loss_falls():

@@ -74,7 +74,7 @@ def test_scores_by_hand():
     """Four rows of four pixels: 4 of the class, 4 predicted, 2 of them right, 10 rightly left alone."""
     t, p = np.zeros((4, 4), np.uint8), np.zeros((4, 4), np.uint8)
     t[1], p[1:3, :2] = 1, 1
-    for protocol in ("strict", "paper"):
+    for protocol in ("strict", "published"):
         (row,) = score(p, t, 2, protocol=protocol)
         assert (row["dice"], row["iou"], row["sensitivity"]) == (0.5, 1 / 3, 0.5)
         assert row["specificity"] == 10 / 12 and (row["truth"], row["predicted"]) == (4, 4)
@@ -85,8 +85,8 @@ def test_a_satellite_moves_the_larger_percentile_and_not_the_percentile_of_all()
     y, x = np.mgrid[:128, :128]
     disc, larger, speck = ((y - 64) ** 2 + (x - c) ** 2 <= r**2 for c, r in ((45, 20), (45, 22), (93, 2)))
     p, t = (larger | speck).astype(np.uint8), disc.astype(np.uint8)
-    (strict,), (paper,) = score(p, t, 2), score(p, t, 2, protocol="paper")
-    assert (round(strict["hd95"], 1), round(paper["hd95"], 2)) == (26.5, 2.24)
+    (strict,), (published,) = score(p, t, 2), score(p, t, 2, protocol="published")
+    assert (round(strict["hd95"], 1), round(published["hd95"], 2)) == (26.5, 2.24)
     pair = [torch.from_numpy(mask)[None, None].float() for mask in (p, t)]
     monai = compute_hausdorff_distance(*pair, include_background=True, percentile=95)
     assert strict["hd95"] == pytest.approx(monai.item(), abs=1e-5)
@@ -95,7 +95,7 @@ def test_a_satellite_moves_the_larger_percentile_and_not_the_percentile_of_all()
 
 
 EMPTY = [
-    # truth, prediction, then dice and hd95 of the paper's protocol, and of the strict one
+    # truth, prediction, then dice and hd95 of the published protocol, and of the strict one
     (True, True, (1, 0), (1, 0)),
     (False, True, (1, 0), (0, np.nan)),
     (True, False, (0, 0), (0, np.nan)),
@@ -103,30 +103,50 @@ EMPTY = [
 ]
 
 
-@pytest.mark.parametrize(("truth", "prediction", "paper", "strict"), EMPTY)
+@pytest.mark.parametrize(("truth", "prediction", "published", "strict"), EMPTY)
 @pytest.mark.parametrize("shape", [(8, 8), (3, 8, 8)])
-def test_empty_masks(truth, prediction, paper, strict, shape):
+def test_empty_masks(truth, prediction, published, strict, shape):
     full = np.zeros(shape, np.uint8)
     full[..., 2:5, 2:5] = 1
     p, t = full * prediction, full * truth
-    for protocol, (dice, hd95) in (("paper", paper), ("strict", strict)):
+    for protocol, (dice, hd95) in (("published", published), ("strict", strict)):
         (row,) = score(p, t, 2, protocol=protocol)
         np.testing.assert_equal([row["dice"], row["iou"], row["hd95"]], [dice, dice, hd95])
         assert np.isnan(row["sensitivity"]) == (not truth)
 
 
-def test_the_papers_protocol_takes_no_notice_of_spacing():
+def test_the_published_protocol_takes_no_notice_of_spacing():
     p, t = blobs((7, 12, 11), 2, 0)
     far = (50.0, 1.0, 1.0)
-    assert score(p, t, 2, protocol="paper", spacing=far) == score(p, t, 2, protocol="paper")
+    assert score(p, t, 2, protocol="published", spacing=far) == score(p, t, 2, protocol="published")
     t = np.zeros_like(t)
     t[2:5, 3:9, 3:9] = 1
     assert score(np.roll(t, 1, axis=0), t, 2, spacing=far)[0]["hd95"] == 50
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("protocol", ["strict", "published"])
+def test_a_volume_of_one_slice_scores_as_the_image_does(protocol, axis):
+    p, t = blobs((30, 24), 3, 5)
+    image = score(p, t, 3, protocol=protocol, spacing=(0.8, 1.7))
+    spacing = np.insert([0.8, 1.7], axis, 6.0)
+    assert score(np.expand_dims(p, axis), np.expand_dims(t, axis), 3, protocol=protocol, spacing=spacing) == image
+    assert image[0]["hd95"] > 0
+
+
+def test_a_line_of_pixels_scores_alike_as_image_and_volume():
+    p, t = (x[:1, :, 0].astype(np.uint8) for x in blobs((2, 40, 3), 2, 0))
+    assert score(p, t, 2) == score(p[None], t[None], 2)
+
+
+def test_a_boolean_mask_is_a_mask():
+    p, t = blobs((12, 12), 2, 0)
+    assert score(p == 1, t == 1, 2) == score(p, t, 2) == score(torch.from_numpy(p == 1), t, 2)
+
+
 def test_hd95_can_be_left_out():
     p, t = blobs((12, 12), 3, 0)
-    for protocol in ("paper", "strict"):
+    for protocol in ("published", "strict"):
         rows = score(p, t, 4, protocol=protocol, hd95=False)  # class 3 is nowhere
         assert all(np.isnan(row["hd95"]) for row in rows)
         assert rows[0]["dice"] == score(p, t, 4, protocol=protocol)[0]["dice"]
@@ -134,13 +154,13 @@ def test_hd95_can_be_left_out():
 
 def test_a_score_names_bad_input():
     good = np.zeros((4, 4), np.uint8)
-    with pytest.raises(ValueError, match="protocol: expected one of paper, strict, got 'monai'"):
+    with pytest.raises(ValueError, match="protocol: expected one of published, strict, got 'monai'"):
         score(good, good, 2, protocol="monai")
-    with pytest.raises(TypeError, match="prediction: expected integers, got float64"):
+    with pytest.raises(TypeError, match="prediction: expected integers or bool, got float64"):
         score(good.astype(float), good, 2)
     with pytest.raises(ValueError, match=r"prediction: expected the truth's shape \(4, 4\), got \(4, 5\)"):
         score(np.zeros((4, 5), int), good, 2)
-    with pytest.raises(ValueError, match="truth: expected classes 0 to 1, got 0 to 255"):
+    with pytest.raises(ValueError, match="expected classes 0 to 1, got 0 to 255; of a mask of 0 and 255: mask > 0"):
         score(good, np.eye(4, dtype=int) * 255, 2)
     with pytest.raises(ValueError, match=r"truth: expected shape \(H, W\) or \(D, H, W\), got \(4,\)"):
         score(good, good[0], 2)

@@ -107,16 +107,6 @@ def test_only_the_gradients_asked_for_are_given(backend):
     assert k.grad is not None and w.grad is None and u.grad is None and v.grad is None
 
 
-@pytest.mark.parametrize(("variant", "backend"), [path for path in PATHS if path != ("published", "tree")])
-def test_second_derivative_is_refused_rather_than_wrong(variant, backend):
-    inputs = [x.requires_grad_() for x in make_inputs(1, 5, 2, 0.1)]
-    grads = torch.autograd.grad(
-        bi_wkv(*inputs, variant=variant, backend=backend).square().sum(), inputs, create_graph=True
-    )
-    with pytest.raises(RuntimeError, match="no autograd formula"):
-        sum(x.square().sum() for x in grads).backward()
-
-
 def results_with_threads(threads, variant, backend):
     """The output and the gradients of w, u, k, v, by name."""
     inputs = [x.requires_grad_() for x in make_inputs(2, 1000, 33, published_decay(1000), dtype=torch.float32)]
@@ -150,18 +140,3 @@ def test_the_number_of_threads_changes_no_bit(variant, backend, names):
         other = results_with_threads(threads, variant, backend)
         for name in names:
             assert torch.equal(other[name], first[name]), name
-
-
-def test_second_derivatives_of_published_equal_those_of_the_oracle():
-    results = []
-    for backend in ("tree", "oracle"):
-        g = torch.Generator().manual_seed(0)
-        shapes = [(3,), (3,), (2, 40, 3), (2, 40, 3)]
-        inputs = [torch.randn(s, generator=g, dtype=torch.float64) for s in shapes]
-        inputs[0] *= 0.01
-        inputs = [x.requires_grad_() for x in inputs]
-        y = bi_wkv(*inputs, variant="published", backend=backend)
-        first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
-        results.append(torch.autograd.grad(sum(x.square().sum() for x in first), inputs))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b)
