@@ -120,7 +120,18 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
         return _published(w, u, k, v, backend)
     # Only the gradients need the logarithm of the denominator, which costs a kernel as much time as the output does.
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in (w, u, k, v))
+    if k.device.type == cuda.DEVICE_TYPE and backend in ("auto", "cuda") and _unobserved(w, u, k, v):
+        return _Direct.apply(w, u, k, v, backend) if recorded else _forward(w, u, k, v, backend, False)[0]
     return _bi_wkv(w, u, k, v, backend, recorded)[0]
+
+
+def _unobserved(*tensors: Tensor) -> bool:
+    """Whether nobody looks on who has to see an operator: no compiler, tracer, transform, mode or tensor subclass."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    return all(type(x) in (Tensor, torch.nn.Parameter) for x in tensors)
 
 
 @torch.compiler.assume_constant_result  # torch.compile guards both by itself
@@ -166,6 +177,10 @@ def _bi_wkv(
     w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, with_logden: bool = True
 ) -> tuple[Tensor, Tensor]:
     """(y in the dtype of v, log of the denominator in the accumulation dtype, or an empty tensor)."""
+    return _forward(w, u, k, v, backend, with_logden)
+
+
+def _forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, with_logden: bool) -> tuple[Tensor, Tensor]:
     dtype = _accumulation_dtype(w, u, k)
     backend = _resolve(backend, k, dtype)
     if backend == "cuda":  # reads and writes half precision by itself
@@ -176,7 +191,12 @@ def _bi_wkv(
 
 
 def _prepared(dtype: torch.dtype, io_dtype: torch.dtype, w: Tensor, u: Tensor, *others: Tensor) -> list[Tensor]:
-    return [x.to(dtype).contiguous() for x in (w, u)] + [x.to(io_dtype).contiguous() for x in others]
+    return [_as(x, dtype) for x in (w, u)] + [_as(x, io_dtype) for x in others]
+
+
+def _as(x: Tensor, dtype: torch.dtype) -> Tensor:
+    x = x if x.dtype == dtype else x.to(dtype)  # asking is quicker than a call that does nothing
+    return x if x.is_contiguous() else x.contiguous()
 
 
 @_bi_wkv.register_fake
@@ -197,6 +217,10 @@ def _bi_wkv_backward(
     glogden: Tensor | None,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _gradients(w, u, k, v, y, logden, gy, glogden, backend)
+
+
+def _gradients(w, u, k, v, y, logden, gy, glogden, backend) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     dtype = logden.dtype
     backend = _resolve(backend, k, dtype)
     if backend == "cuda":
@@ -208,7 +232,7 @@ def _bi_wkv_backward(
         g_times_y = g * y.to(dtype)
         inputs = (w, u, k, v, logden, g, g_times_y if glogden is None else g_times_y - glogden)
         grads = _backend_module(backend).backward(*_prepared(dtype, dtype, *inputs))
-    return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
+    return tuple(_as(grad, x.dtype) for grad, x in zip(grads, (w, u, k, v), strict=True))
 
 
 @_bi_wkv_backward.register_fake
@@ -222,7 +246,7 @@ def _setup_context(ctx, inputs, output):
     ctx.set_materialize_grads(False)  # the logarithm's gradient is hardly ever there: no memory for its zeros
 
 
-def _backward(ctx, gy, glogden):
+def _backward(ctx, gy, glogden, gradients=_bi_wkv_backward):
     if gy is None:
         if glogden is None:
             return None, None, None, None, None, None
@@ -231,7 +255,21 @@ def _backward(ctx, gy, glogden):
         *tensors, _, logden = ctx.saved_tensors
         glogden = torch.zeros_like(logden) if glogden is None else glogden
         return *_vjp(tree.forward, tensors, logden.dtype, (gy.to(logden.dtype), glogden)), None, None
-    return *_bi_wkv_backward(*ctx.saved_tensors, gy, glogden, ctx.backend), None, None
+    return *gradients(*ctx.saved_tensors, gy, glogden, ctx.backend), None, None
+
+
+class _Direct(torch.autograd.Function):
+    """y of `_bi_wkv` without PyTorch's dispatcher, which takes the host longer than all of the kernels' launches."""
+
+    @staticmethod
+    def forward(ctx, w, u, k, v, backend):
+        y, logden = _forward(w, u, k, v, backend, True)
+        _setup_context(ctx, (w, u, k, v, backend, True), (y, logden))
+        return y
+
+    @staticmethod
+    def backward(ctx, gy):
+        return _backward(ctx, gy, None, _gradients)[:5]
 
 
 def _vjp(function, tensors: list[Tensor], dtype: torch.dtype, cotangents: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
