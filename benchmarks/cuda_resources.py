@@ -54,7 +54,7 @@ def main() -> None:
         if entry["arch"] == "sm_90" and entry["dtype"] == "float32":
             print(f"{entry['kernel']:30} {entry['registers']:4} registers {entry['shared_bytes']:6} bytes shared")
     print(f"spilled: {sum(entry['spill_bytes'] for entry in kernels)} bytes in all")
-    block = dict(lanes=cuda.LANES, segments=cuda.SEGMENTS, tokens=cuda.TOKENS)
+    block = dict(lanes=cuda.LANES, segments=cuda.SEGMENTS, tokens=cuda.TOKENS, whole=cuda.WHOLE)
     digest = hashlib.sha256(cuda.source().encode()).hexdigest()
     result = dict(nvrtc=cuda.nvrtc_version(), source_sha256=digest, block=block, kernels=kernels, builds=builds)
     print(write_result(args.out, dict(result, provenance=provenance(seed=None))))

@@ -48,7 +48,7 @@ MODEL_SIZES = (256, 224, 512)
 MODEL_BATCH = {224: 24, 256: 24, 512: 8}  # halved where memory does not do
 COMPILE_SECONDS = 60.0  # expected of the first torch.compile, for the budget; then what the longest has taken
 TUNE_CASES = ((24, 784, 576), (1, 16384, 768), (24, 196, 960))
-TUNE_SETTINGS = [(segments, tokens) for segments in (4, 8, 16) for tokens in (4, 8, 12, 16)]
+TUNE_SETTINGS = [(segments, tokens) for segments in (8, 16, 32) for tokens in (8, 12, 16)]
 PARTS = ("operator", "first_use", "models")
 
 BOUNDS = {
@@ -173,26 +173,12 @@ def copy_bandwidth(clock: Clock, device: torch.device, size: int = COPY_BYTES) -
 # ------------------------------------------------------------------------------------------------ the textbook kernel
 
 
-class TextbookKernels:
+class TextbookKernels(cuda.Launcher):
     """The kernels of textbook_wkv.cu on a device, compiled and launched as rwkvlib.wkv.cuda does with its own."""
 
     def __init__(self, device: torch.device):
         cubin = compile_textbook("sm_{}{}".format(*torch.cuda.get_device_capability(device)))
-        from cuda.core import ObjectCode
-
-        self.device = device
-        with cuda._current(device):
-            self.module = ObjectCode.from_cubin(cubin)
-            names = ("textbook_forward", "textbook_backward")
-            self.functions = {name: self.module.get_kernel(name) for name in names}
-
-    def launch(self, name: str, blocks: int, *arguments: Tensor | int) -> None:
-        from cuda.core import LaunchConfig, launch
-
-        values = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
-        with cuda._current(self.device):
-            config = LaunchConfig(grid=blocks, block=TEXTBOOK_LANES)
-            launch(cuda._TorchStream(self.device), config, self.functions[name], *values)
+        super().__init__(device, cubin, ("textbook_forward", "textbook_backward"))
 
 
 def textbook_macros() -> dict[str, str]:
@@ -223,7 +209,9 @@ def textbook_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor
     """y and the logarithm of its denominator."""
     y, logden = torch.empty_like(k), torch.empty_like(k)
     blocks = math.ceil(k.shape[0] * k.shape[2] / TEXTBOOK_LANES)
-    textbook_kernels(k.device).launch("textbook_forward", blocks, w, u, k, v, y, logden, *k.shape)
+    textbook_kernels(k.device).launch(
+        ("textbook_forward", blocks, (TEXTBOOK_LANES, 1), w, u, k, v, y, logden, *k.shape)
+    )
     return y, logden
 
 
@@ -232,7 +220,7 @@ def textbook_both(w: Tensor, u: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tupl
     (B, _, C), (y, logden) = k.shape, textbook_forward(w, u, k, v)
     dw, du, dk, dv = k.new_empty(B, C), k.new_empty(B, C), torch.empty_like(k), torch.empty_like(k)
     blocks, tensors = math.ceil(B * C / TEXTBOOK_LANES), (w, u, k, v, y, logden, g, dw, du, dk, dv)
-    textbook_kernels(k.device).launch("textbook_backward", blocks, *tensors, *k.shape)
+    textbook_kernels(k.device).launch(("textbook_backward", blocks, (TEXTBOOK_LANES, 1), *tensors, *k.shape))
     return dw.sum(0), du.sum(0), dk, dv
 
 
@@ -701,7 +689,7 @@ def describe(device: torch.device) -> dict:
         compute_capability="{}.{}".format(*torch.cuda.get_device_capability(device)),
         nvrtc=cuda.nvrtc_version(),
         tf32=dict(convolutions=torch.backends.cudnn.allow_tf32, matmul=torch.backends.cuda.matmul.allow_tf32),
-        block=dict(lanes=cuda.LANES, segments=cuda.SEGMENTS, tokens=cuda.TOKENS),
+        block=dict(lanes=cuda.LANES, segments=cuda.SEGMENTS, tokens=cuda.TOKENS, whole=cuda.WHOLE),
     )
 
 

@@ -7,6 +7,7 @@ No CUDA toolkit, no compiler and no header is needed, and nothing is compiled at
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import math
 import os
@@ -14,13 +15,15 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-LANES, SEGMENTS, TOKENS = 32, 8, 8  # see bi_wkv.cu; a block has LANES * SEGMENTS threads
+# See bi_wkv.cu. A block has LANES channels and up to SEGMENTS segments, or half the channels and up to WHOLE times the
+# segments, where these hold all tokens.
+LANES, SEGMENTS, TOKENS, WHOLE = 16, 16, 16, 4
 IO_TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 
 
@@ -44,8 +47,23 @@ def source() -> str:
 def macros(dtype: torch.dtype) -> dict[str, str]:
     """The macros that bi_wkv.cu is compiled with for k and v of that dtype."""
     real = "double" if dtype == torch.float64 else "float"
-    sizes = dict(LANES=LANES, SEGMENTS=SEGMENTS, TOKENS=TOKENS)
-    return dict(IO=IO_TYPES[dtype], REAL=real, **{name: str(size) for name, size in sizes.items()})
+    threads = max(LANES * SEGMENTS, half_lanes() * most_segments(dtype))
+    return dict(IO=IO_TYPES[dtype], REAL=real, TOKENS=str(tokens(dtype)), THREADS=str(threads))
+
+
+def half_lanes() -> int:
+    """Channels of a block that holds more than SEGMENTS segments."""
+    return max(1, LANES // 2)
+
+
+def tokens(dtype: torch.dtype) -> int:
+    """Tokens of a segment for k and v of that dtype: doubles, which are for tests, take twice the registers."""
+    return max(1, TOKENS // 2) if dtype == torch.float64 else TOKENS
+
+
+def most_segments(dtype: torch.dtype) -> int:
+    """Segments of the largest block, for k and v of that dtype."""
+    return max(1, WHOLE // 2 if dtype == torch.float64 else WHOLE) * SEGMENTS
 
 
 def remedy() -> str:
@@ -131,14 +149,7 @@ def compiled(dtype: torch.dtype, arch: str) -> bytes:
     return cubin
 
 
-class _TorchStream:
-    """PyTorch's current stream of a device, as cuda-core takes streams of others."""
-
-    def __init__(self, device: torch.device):
-        self.handle = torch.cuda.current_stream(device).cuda_stream
-
-    def __cuda_stream__(self) -> tuple[int, int]:
-        return 0, self.handle
+_thread = threading.local()  # .devices: those whose context this thread has made current before
 
 
 @contextlib.contextmanager
@@ -149,34 +160,56 @@ def _current(device: torch.device) -> Iterator[None]:
     with torch.cuda.device(device):
         # A thread in which PyTorch has called nothing of CUDA yet has no context, and the driver makes none.
         Device(device.index).set_current()
+        _thread.devices = {device.index, *getattr(_thread, "devices", ())}
         yield
 
 
-class Kernels:
+class Launcher:
+    """The kernels of a cubin, loaded on one device.
+
+    In a network, whose tensors are small, the device waits for Python. So what a launch needs is kept from call to
+    call, and a call hands over all its launches at once.
+    """
+
+    def __init__(self, device: torch.device, cubin: bytes, names: Iterable[str]):
+        from cuda.core import LaunchConfig, ObjectCode, Stream, launch
+
+        self.device, self._launch = device, launch
+        self._config = functools.lru_cache(1024)(lambda blocks, block: LaunchConfig(grid=blocks, block=block))
+        self._stream = functools.lru_cache(64)(Stream.from_handle)
+        with _current(device):
+            self.module = ObjectCode.from_cubin(cubin)
+            self.functions = {name: self.module.get_kernel(name) for name in names}
+
+    def launch(self, *launches: tuple) -> None:
+        """Run kernels on PyTorch's current stream, one after the other.
+
+        Each is (name, blocks, threads of a block, arguments ...); every argument takes 8 bytes: a pointer, which may be
+        null, or an integer.
+        """
+        index = self.device.index
+        if torch.cuda.current_device() == index and index in getattr(_thread, "devices", ()):
+            self._run(launches)
+        else:
+            with _current(self.device):
+                self._run(launches)
+
+    def _run(self, launches: Iterable[tuple]) -> None:
+        stream = self._stream(torch.cuda.current_stream(self.device).cuda_stream)
+        for name, blocks, block, *arguments in launches:
+            values = [x.data_ptr() if isinstance(x, Tensor) else x or 0 for x in arguments]
+            self._launch(stream, self._config(blocks, block), self.functions[name], *values)
+
+
+class Kernels(Launcher):
     """The kernels of bi_wkv.cu on one device, for one dtype of k and v."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype):
         if torch.version.hip:
             raise KernelUnavailable("bi_wkv.cu is for NVIDIA's GPUs; this PyTorch is built for AMD's")
         cubin = compiled(dtype, "sm_{}{}".format(*torch.cuda.get_device_capability(device)))
-        from cuda.core import ObjectCode
-
-        self.device = device
-        with _current(device):
-            self.module = ObjectCode.from_cubin(cubin)
-            # The names are read from the source, not listed here a second time.
-            names = re.findall(r"^KERNEL (\w+)\(", source(), re.MULTILINE)
-            self.functions = {name: self.module.get_kernel(name) for name in names}
-
-    def launch(self, name: str, blocks: int, *arguments: Tensor | int | None) -> None:
-        """Run a kernel on PyTorch's current stream. Every argument takes 8 bytes: a pointer, which may be null, or an
-        integer."""
-        from cuda.core import LaunchConfig, launch
-
-        values = [x.data_ptr() if isinstance(x, Tensor) else x or 0 for x in arguments]
-        with _current(self.device):
-            config = LaunchConfig(grid=blocks, block=(LANES, SEGMENTS))
-            launch(_TorchStream(self.device), config, self.functions[name], *values)
+        # The names are read from the source, not listed here a second time.
+        super().__init__(device, cubin, re.findall(r"^KERNEL (\w+)\(", source(), re.MULTILINE))
 
 
 _found: dict[tuple[torch.device, torch.dtype], Kernels | KernelUnavailable] = {}
@@ -206,32 +239,48 @@ def io_dtype(k: Tensor, dtype: torch.dtype) -> torch.dtype:
     return k.dtype if k.dtype in IO_TYPES and dtype != torch.float64 else dtype
 
 
-def _chunks(T: int) -> tuple[int, int]:
-    """The number of chunks, and the length of their segments: as equal as possible, so that few threads idle."""
-    chunks = math.ceil(T / (SEGMENTS * TOKENS))
-    length = math.ceil(T / (SEGMENTS * chunks))
-    return math.ceil(T / (SEGMENTS * length)), length
+def _chunks(T: int, dtype: torch.dtype = torch.float32) -> tuple[int, tuple[int, int]]:
+    """The number of chunks, and a block's channels and segments: as equal as possible, so that few threads idle."""
+    segments = math.ceil(T / tokens(dtype))
+    if SEGMENTS < segments <= most_segments(dtype):
+        return 1, (half_lanes(), segments)
+    chunks = math.ceil(segments / SEGMENTS)
+    segments = math.ceil(segments / chunks)
+    return math.ceil(T / (segments * tokens(dtype))), (LANES, segments)
 
 
-def _carries(which: str, run: Kernels, w: Tensor, inputs: list, sizes: tuple, chunks: int, length: int) -> Tensor:
-    """What comes into every chunk from either side: a state of 3 (forward) or 5 (backward) numbers for each."""
+def _carries(
+    which: str, w: Tensor, inputs: list, states: Tensor, sizes: tuple, chunks: int, block: tuple
+) -> list[tuple]:
+    """The launches that put into `states` what comes into every chunk from either side."""
+    (B, T, C), (lanes, segments) = sizes, block
+    summaries = (f"{which}_summaries", B * chunks * math.ceil(C / lanes), block, w, *inputs, states, T, C, chunks)
+    length = segments * tokens(inputs[0].dtype)
+    blocks = B * math.ceil(C / LANES)
+    return [summaries, (f"{which}_carries", blocks, (LANES, SEGMENTS), w, states, C, chunks, length)]
+
+
+def _published_carries(which: str, w: Tensor, inputs: list, states: Tensor, sizes: tuple, length: int) -> list[tuple]:
+    """The same for variant "published", where a segment is a chunk."""
     B, T, C = sizes
-    blocks = math.ceil(C / LANES)
-    states = w.new_empty(B, chunks, 2, 3 if which.endswith("forward") else 5, C)
-    segment_is_chunk = which.startswith("published")
-    rows = math.ceil(chunks / SEGMENTS) if segment_is_chunk else chunks
-    run.launch(f"{which}_summaries", B * rows * blocks, w, *inputs, states, T, C, chunks, length)
-    tokens = length if segment_is_chunk else length * SEGMENTS
-    run.launch(f"{which.removeprefix('published_')}_carries", B * blocks, w, states, C, chunks, tokens)
-    return states
+    segments, tiles, block = math.ceil(T / length), math.ceil(C / LANES), (LANES, SEGMENTS)
+    blocks = B * math.ceil(segments / SEGMENTS) * tiles
+    summaries = (f"published_{which}_summaries", blocks, block, w, *inputs, states, T, C, segments, length)
+    return [summaries, (f"{which}_carries", B * tiles, block, w, states, C, segments, length)]
 
 
-def _sum_rows(run: Kernels, partial: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradients of w and u from those of the blocks, (rows, 2, C)."""
-    rows, _, C = partial.shape
+def _states(w: Tensor, B: int, chunks: int, C: int, numbers: int, rows: int = 0) -> tuple[Tensor, Tensor]:
+    """Memory for every chunk's state on either side, of so many numbers each, and for `rows` times the gradients of w
+    and u: in one piece, as each takes the host as long as a launch."""
+    size = B * chunks * 2 * numbers * C
+    memory = w.new_empty(size + rows * 2 * C)
+    return memory[:size], memory[size:]
+
+
+def _sum_rows(partial: Tensor, rows: int, C: int) -> tuple[Tensor, Tensor, tuple]:
+    """The gradients of w and u, and the launch that adds them up from those of the blocks, (rows, 2, C)."""
     dw, du = partial.new_empty(C), partial.new_empty(C)
-    run.launch("sum_rows", math.ceil(2 * C / LANES), partial, dw, du, rows, C)
-    return dw, du
+    return dw, du, ("sum_rows", math.ceil(2 * C / LANES), (LANES, SEGMENTS), partial, dw, du, rows, C)
 
 
 def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, with_logden: bool = True) -> tuple[Tensor, Tensor | None]:
@@ -240,13 +289,16 @@ def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, with_logden: bool = True
     w and u are float32 or float64, k and v of any of `IO_TYPES`; all are contiguous.
     """
     B, T, C = k.shape
-    run = kernels(k.device, k.dtype)
     y, logden = torch.empty_like(v), torch.empty_like(k, dtype=w.dtype) if with_logden else None
+    run = kernels(k.device, k.dtype)
     if B:
-        chunks, length = _chunks(T)
-        states = _carries("forward", run, w, [k, v], (B, T, C), chunks, length) if chunks > 1 else None
-        blocks = B * chunks * math.ceil(C / LANES)
-        run.launch("forward", blocks, w, u, k, v, states, y, logden, T, C, chunks, length)
+        chunks, block = _chunks(T, k.dtype)
+        states, launches = None, []
+        if chunks > 1:
+            states, _ = _states(w, B, chunks, C, 3)
+            launches = _carries("forward", w, [k, v], states, (B, T, C), chunks, block)
+        blocks = B * chunks * math.ceil(C / block[0])
+        run.launch(*launches, ("forward", blocks, block, w, u, k, v, states, y, logden, T, C, chunks))
     return y, logden
 
 
@@ -259,13 +311,16 @@ def backward(
     dk, dv = torch.empty_like(k), torch.empty_like(v)
     if not B:
         return torch.zeros_like(w), torch.zeros_like(u), dk, dv
-    chunks, length = _chunks(T)
+    chunks, block = _chunks(T, k.dtype)
+    several = chunks > 1
+    states, partial = _states(w, B, chunks if several else 0, C, 5, B * chunks)
     outputs = [y, logden, g, glogden]
-    states = _carries("backward", run, w, outputs, (B, T, C), chunks, length) if chunks > 1 else None
-    partial = w.new_empty(B * chunks, 2, C)
-    blocks = B * chunks * math.ceil(C / LANES)
-    run.launch("backward", blocks, w, u, k, v, *outputs, states, dk, dv, partial, T, C, chunks, length)
-    return *_sum_rows(run, partial), dk, dv
+    launches = _carries("backward", w, outputs, states, (B, T, C), chunks, block) if several else []
+    dw, du, sum_rows = _sum_rows(partial, B * chunks, C)
+    blocks = B * chunks * math.ceil(C / block[0])
+    arguments = (w, u, k, v, *outputs, states if several else None, dk, dv, partial, T, C, chunks)
+    run.launch(*launches, ("backward", blocks, block, *arguments), sum_rows)
+    return dw, du, dk, dv
 
 
 def published_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -279,9 +334,11 @@ def published_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tenso
     if B:
         length = math.ceil(T / 32)  # the published kernel's chunk
         segments = math.ceil(T / length)
-        states = _carries("published_forward", run, w, [k, v], (B, T, C), segments, length)
-        blocks = B * math.ceil(segments / SEGMENTS) * math.ceil(C / LANES)
-        run.launch("published_forward", blocks, w, u, k, v, states, y, logden, sign, T, C, segments, length)
+        states, _ = _states(w, B, segments, C, 3)
+        launches = _published_carries("forward", w, [k, v], states, (B, T, C), length)
+        blocks, block = B * math.ceil(segments / SEGMENTS) * math.ceil(C / LANES), (LANES, SEGMENTS)
+        arguments = (w, u, k, v, states, y, logden, sign, T, C, segments, length)
+        run.launch(*launches, ("published_forward", blocks, block, *arguments))
     return y, logden, sign
 
 
@@ -295,10 +352,12 @@ def published_backward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, g: Tensor) ->
     y, logden, sign = published_forward(w, u, k, v)
     length = math.ceil(T / 32)
     segments = math.ceil(T / length)
-    rows = math.ceil(segments / SEGMENTS)
+    rows = B * math.ceil(segments / SEGMENTS)
     outputs = [y, logden, g, sign]
-    states = _carries("published_backward", run, w, outputs, (B, T, C), segments, length)
-    partial = w.new_empty(B * rows, 2, C)
-    blocks = B * rows * math.ceil(C / LANES)
-    run.launch("published_backward", blocks, w, u, k, v, *outputs, states, dk, dv, partial, T, C, segments, length)
-    return *_sum_rows(run, partial), dk, dv
+    states, partial = _states(w, B, segments, C, 5, rows)
+    launches = _published_carries("backward", w, outputs, states, (B, T, C), length)
+    dw, du, sum_rows = _sum_rows(partial, rows, C)
+    arguments = (w, u, k, v, *outputs, states, dk, dv, partial, T, C, segments, length)
+    blocks, block = rows * math.ceil(C / LANES), (LANES, SEGMENTS)
+    run.launch(*launches, ("published_backward", blocks, block, *arguments), sum_rows)
+    return dw, du, dk, dv

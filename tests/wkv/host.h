@@ -17,7 +17,7 @@
 struct Index {
   unsigned x, y;
 };
-thread_local Index threadIdx, blockIdx, gridDim;
+thread_local Index threadIdx, blockIdx, blockDim, gridDim;
 std::barrier<>* block_barrier;
 inline void __syncthreads() {
 #ifndef WITHOUT_BARRIERS  // the test of races must find some then
@@ -36,12 +36,14 @@ inline unsigned short float_to_half(float x) { return std::bit_cast<unsigned sho
 #include SOURCE
 
 template <class... Arguments, size_t... I>
-int run(void (*kernel)(Arguments...), unsigned blocks, const Long* arguments, size_t n, std::index_sequence<I...>) {
+int run(void (*kernel)(Arguments...), unsigned blocks, Index block_size, const Long* arguments, size_t n,
+        std::index_sequence<I...>) {
   if (n != sizeof...(Arguments)) return -1;
-  std::barrier<> barrier(LANES * SEGMENTS);
+  std::barrier<> barrier(block_size.x * block_size.y);
   block_barrier = &barrier;
   auto work = [&](unsigned x, unsigned y) {
     threadIdx = {x, y};
+    blockDim = block_size;
     gridDim = {blocks, 1};
     for (unsigned block = 0; block < blocks; ++block) {
       blockIdx = {block, 0};
@@ -50,22 +52,23 @@ int run(void (*kernel)(Arguments...), unsigned blocks, const Long* arguments, si
     }
   };
   std::vector<std::thread> threads;
-  for (unsigned y = 0; y < SEGMENTS; ++y) {
-    for (unsigned x = 0; x < LANES; ++x) threads.emplace_back(work, x, y);
+  for (unsigned y = 0; y < block_size.y; ++y) {
+    for (unsigned x = 0; x < block_size.x; ++x) threads.emplace_back(work, x, y);
   }
   for (auto& thread : threads) thread.join();
   return 0;
 }
 
 template <class... Arguments>
-int run(void (*kernel)(Arguments...), unsigned blocks, const Long* arguments, size_t n) {
-  return run(kernel, blocks, arguments, n, std::index_sequence_for<Arguments...>());
+int run(void (*kernel)(Arguments...), unsigned blocks, Index block_size, const Long* arguments, size_t n) {
+  return run(kernel, blocks, block_size, arguments, n, std::index_sequence_for<Arguments...>());
 }
 
 // 0, or -1 for a wrong number of arguments, or -2 for an unknown name. EACH lists the kernels' names.
-extern "C" int launch(const char* name, unsigned blocks, const Long* arguments, size_t n) {
+extern "C" int launch(const char* name, unsigned blocks, unsigned lanes, unsigned segments, const Long* arguments,
+                      size_t n) {
 #define TRY(kernel) \
-  if (!strcmp(name, #kernel)) return run(kernel, blocks, arguments, n);
+  if (!strcmp(name, #kernel)) return run(kernel, blocks, {lanes, segments}, arguments, n);
   EACH(TRY)
   return -2;
 }

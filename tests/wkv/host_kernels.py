@@ -21,7 +21,7 @@ def compile_host(folder: Path, compiler: str, dtype: torch.dtype, *flags: str, o
 
 
 def compile_source(source: Path, path: Path, compiler: str, macros: dict[str, str], *flags: str) -> Path:
-    """Compile any such file and host.h to `path`. A block has LANES * SEGMENTS threads, two of the macros."""
+    """Compile any such file and host.h to `path`."""
     names = re.findall(r"^KERNEL (\w+)\(", source.read_text(encoding="utf8"), re.MULTILINE)
     macros = macros | {"SOURCE": f'"{source.name}"', "EACH(F)": " ".join(f"F({name})" for name in names)}
     command = [
@@ -50,11 +50,12 @@ class HostKernels:
         self.library = ctypes.CDLL(str(library))
         self.launched = []
 
-    def launch(self, name: str, blocks: int, *arguments: Tensor | int | None) -> None:
-        self.launched.append((name, blocks))
-        values = [x.data_ptr() if isinstance(x, Tensor) else x or 0 for x in arguments]
-        for x in arguments:
-            assert not isinstance(x, Tensor) or (x.is_contiguous() and x.device.type == "cpu")
-        array = (ctypes.c_longlong * len(values))(*values)
-        error = self.library.launch(name.encode(), blocks, array, ctypes.c_size_t(len(values)))
-        assert error == 0, f"{name}: {['', 'wrong number of arguments', 'no such kernel'][-error]}"
+    def launch(self, *launches: tuple) -> None:
+        for name, blocks, block, *arguments in launches:
+            self.launched.append((name, blocks, block))
+            values = [x.data_ptr() if isinstance(x, Tensor) else x or 0 for x in arguments]
+            for x in arguments:
+                assert not isinstance(x, Tensor) or (x.is_contiguous() and x.device.type == "cpu")
+            array = (ctypes.c_longlong * len(values))(*values)
+            error = self.library.launch(name.encode(), blocks, *block, array, ctypes.c_size_t(len(values)))
+            assert error == 0, f"{name}: {['', 'wrong number of arguments', 'no such kernel'][-error]}"

@@ -20,8 +20,8 @@ import torch
 from rwkvlib import wkv
 from rwkvlib.wkv import bi_wkv, cuda
 from rwkvlib.wkv.oracle import bi_wkv_oracle, published_oracle
-from tests.wkv.conftest import assert_near, gradients, make_inputs, published_decay, use_host_kernels
-from tests.wkv.host_kernels import compile_host
+from tests.wkv.conftest import WIDE, assert_near, gradients, make_inputs, published_decay, use_host_kernels
+from tests.wkv.host_kernels import HostKernels, compile_host, compile_source
 
 ROOT = Path(__file__).parents[2]
 KERNELS = re.findall(r"^KERNEL (\w+)\(", cuda.source(), re.MULTILINE)
@@ -72,12 +72,12 @@ def parse(report: str) -> list[dict]:
     return parse_report(report)
 
 
-def assert_fits(found: list[dict]) -> None:
+def assert_fits(found: list[dict], dtype: torch.dtype) -> None:
     assert sorted(entry["kernel"] for entry in found) == sorted(KERNELS)
     for entry in found:
         assert entry["spill_bytes"] == 0, entry
         assert entry["shared_bytes"] <= 48 * 1024, entry
-        assert entry["registers"] * cuda.LANES * cuda.SEGMENTS <= REGISTERS, entry
+        assert entry["registers"] * int(cuda.macros(dtype)["THREADS"]) <= REGISTERS, entry
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def nvrtc(require_package):
 def test_nvrtc_compiles_without_spills(dtype, arch, nvrtc):
     log = io.StringIO()
     assert cuda.compile_kernels(dtype, arch, log).startswith(b"\x7fELF")
-    assert_fits(parse(log.getvalue()))
+    assert_fits(parse(log.getvalue()), dtype)
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -105,7 +105,7 @@ def test_nvcc_compiles_without_spills(dtype, arch, require_tool, tmp_path):
     source = Path(cuda.__file__).with_name("bi_wkv.cu")
     done = subprocess.run([*command, str(source), "-o", str(tmp_path / "o")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert_fits(parse(done.stderr))
+    assert_fits(parse(done.stderr), dtype)
 
 
 def test_compiling_needs_no_header_and_no_toolkit(nvrtc, tmp_path):
@@ -121,7 +121,7 @@ def test_compiling_needs_no_header_and_no_toolkit(nvrtc, tmp_path):
 
 def test_stored_resources_are_those_of_this_source():
     stored = json.loads((ROOT / "results/bench/cuda_resources.json").read_text())
-    block = dict(lanes=cuda.LANES, segments=cuda.SEGMENTS, tokens=cuda.TOKENS)
+    block = dict(lanes=cuda.LANES, segments=cuda.SEGMENTS, tokens=cuda.TOKENS, whole=cuda.WHOLE)
     assert stored["source_sha256"] == hashlib.sha256(cuda.source().encode()).hexdigest(), (
         "bi_wkv.cu has changed: run python benchmarks/cuda_resources.py"
     )
@@ -129,7 +129,7 @@ def test_stored_resources_are_those_of_this_source():
     for arch in ARCHITECTURES:
         for dtype in cuda.IO_TYPES:
             name = str(dtype).removeprefix("torch.")
-            assert_fits([x for x in stored["kernels"] if (x["arch"], x["dtype"]) == (arch, name)])
+            assert_fits([x for x in stored["kernels"] if (x["arch"], x["dtype"]) == (arch, name)], dtype)
 
 
 def test_an_architecture_unknown_to_nvrtc_is_said(nvrtc):
@@ -206,24 +206,115 @@ def test_an_empty_batch(variant, host):
     assert [x.shape for x in grads] == [x.shape for x in inputs] and not grads[0].any()
 
 
-def test_few_tokens_take_one_launch_and_many_take_three(host):
+@pytest.mark.parametrize(
+    ("T", "blocks", "block"), [(1, 4, (2, 1)), (15, 4, (2, 3)), (16, 6, (1, 4)), (60, 6, (1, 12))], ids=str
+)
+def test_few_tokens_take_one_launch(T, blocks, block, host):
     host(2, 3, 5)
-    for T, forward, backward in (
-        (15, ["forward"], ["backward", "sum_rows"]),
-        (
-            16,
-            ["forward_summaries", "forward_carries", "forward"],
-            ["backward_summaries", "backward_carries", "backward", "sum_rows"],
-        ),
+    inputs = [x.requires_grad_() for x in make_inputs(2, T, 3, 0.1, dtype=torch.float32)]
+    kernels = cuda.kernels(torch.device("cpu"), torch.float32)
+    kernels.launched.clear()
+    y = bi_wkv(*inputs, backend="cuda")
+    assert kernels.launched == [("forward", blocks, block)]
+    kernels.launched.clear()
+    y.sum().backward()
+    assert kernels.launched == [("backward", blocks, block), ("sum_rows", 3, (2, 3))]
+
+
+def test_many_tokens_take_three_launches(host):
+    host(2, 3, 5)
+    inputs = [x.requires_grad_() for x in make_inputs(2, 61, 3, 0.1, dtype=torch.float32)]
+    kernels = cuda.kernels(torch.device("cpu"), torch.float32)
+    kernels.launched.clear()
+    y = bi_wkv(*inputs, backend="cuda")
+    assert [name for name, *_ in kernels.launched] == ["forward_summaries", "forward_carries", "forward"]
+    kernels.launched.clear()
+    y.sum().backward()
+    names = ["backward_summaries", "backward_carries", "backward", "sum_rows"]
+    assert [name for name, *_ in kernels.launched] == names
+
+
+@pytest.mark.parametrize("T", [1, 15, 16, 60, 61, 64, 1024, 1025, 16384, 10**6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (2, 3, 5), (1, 1, 1)], ids=str)
+def test_blocks_hold_all_tokens_and_no_chunk_is_empty(sizes, dtype, T, monkeypatch):
+    for name, size in zip(("LANES", "SEGMENTS", "TOKENS"), sizes, strict=True):
+        monkeypatch.setattr(cuda, name, size)
+    chunks, (lanes, segments) = cuda._chunks(T, dtype)
+    tokens = int(cuda.macros(dtype)["TOKENS"])
+    assert (chunks - 1) * segments * tokens < T <= chunks * segments * tokens
+    assert lanes * segments <= int(cuda.macros(dtype)["THREADS"])
+
+
+# Exponents of a segment's tokens: close to each other in some channels, too far apart in others.
+WAYS = {
+    "close": dict(w=0.3, k=1.0, u=1.0),
+    "growth": dict(w=-0.3, k=1.0, u=1.0),
+    "keys apart": dict(w=0.3, k=WIDE, u=1.0),
+    "strong decay": dict(w=9.0, k=1.0, u=1.0),
+    "strong growth": dict(w=-9.0, k=1.0, u=1.0),
+    "large bonus": dict(w=0.3, k=1.0, u=150.0),
+    "both in a block": None,
+}
+
+
+def inputs_of_way(way, shape, dtype):
+    def make(w, k, u):
+        x = make_inputs(*shape, w, k)
+        return [x[0], u * x[1], x[2].to(dtype).double(), x[3].to(dtype).double()]
+
+    if WAYS[way] is not None:
+        return make(**WAYS[way])
+    made = [make(**sizes) for sizes in WAYS.values() if sizes is not None]
+    return [torch.stack([made[c % len(made)][i][..., c] for c in range(shape[2])], dim=-1) for i in range(4)]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("dtype", cuda.IO_TYPES, ids=str)
+def test_near_and_far_exponents_equal_the_oracle(dtype, way, host):
+    host(4, 2, 6)
+    half = dtype in (torch.float16, torch.bfloat16)
+    tolerance = 1e-11 if dtype == torch.float64 else 2e-2 if half else 2e-4
+    for shape in ((1, 1, 8), (2, 5, 9), (1, 48, 8), (1, 110, 8)):
+        inputs = inputs_of_way(way, shape, dtype)
+        gy = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
+        wide = dtype if dtype == torch.float64 else torch.float32
+        narrow = [x.to(wide) for x in inputs[:2]] + [x.to(dtype) for x in inputs[2:]]
+        assert_near(bi_wkv(*narrow, backend="cuda"), bi_wkv_oracle(*inputs), tolerance)
+        found = gradients(lambda *x: bi_wkv(*x, backend="cuda"), narrow, gy)
+        for name, a, b in zip("wukv", found, gradients(bi_wkv_oracle, inputs, gy.double()), strict=True):
+            if not half or name == "v":  # the others depend on y, which is rounded to half precision
+                assert_near(a, b, tolerance, f"{shape} {name}")
+
+
+def test_each_way_alone(host, require_tool, tmp_path, monkeypatch):
+    """The general way is right for every input, the other one for close exponents only."""
+    host(4, 2, 6)
+    normal = cuda.kernels(torch.device("cpu"), torch.float32)
+    close = "plain = d < DECAY && d > -DECAY && top - lowest < SPREAD;"
+    fits = "return plain && before.top"
+    assert close in cuda.source() and fits in cuda.source()
+    results = {"as it is": normal}
+    for name, text in (
+        ("general", cuda.source().replace(close, "plain = d != d;")),
+        ("linear", cuda.source().replace(close, "plain = d == d;").replace(fits, f"return true; {fits}")),
     ):
-        inputs = [x.requires_grad_() for x in make_inputs(2, T, 3, 0.1)]
-        kernels = cuda.kernels(torch.device("cpu"), torch.float64)
-        kernels.launched.clear()
-        y = bi_wkv(*inputs, backend="cuda")
-        assert [name for name, _ in kernels.launched] == forward
-        kernels.launched.clear()
-        y.sum().backward()
-        assert [name for name, _ in kernels.launched] == backward
+        path = tmp_path / f"{name}.cu"
+        path.write_text(text)
+        library = compile_source(path, tmp_path / f"{name}.so", require_tool("g++"), cuda.macros(torch.float32))
+        results[name] = HostKernels(library)
+    for way, right in (("close", ("general", "linear")), ("keys apart", ("general",))):
+        inputs = inputs_of_way(way, (1, 110, 8), torch.float32)
+        gy = torch.randn(1, 110, 8, generator=torch.Generator().manual_seed(1))
+        wanted = [bi_wkv_oracle(*inputs), *gradients(bi_wkv_oracle, inputs, gy.double())]
+        for name, kernels in results.items():
+            monkeypatch.setattr(cuda, "kernels", lambda device, dtype, kernels=kernels: kernels)
+            x = [x.float() for x in inputs]
+            found = [bi_wkv(*x, backend="cuda"), *gradients(lambda *x: bi_wkv(*x, backend="cuda"), x, gy)]
+            errors = [
+                ((a - b).abs().max() / b.abs().max().clamp(min=1)).item() for a, b in zip(found, wanted, strict=True)
+            ]
+            assert (max(errors) < 2e-4) == (name == "as it is" or name in right), (way, name, errors)
 
 
 @pytest.mark.parametrize("backend", ["cuda", "numba", "tree"])
@@ -294,7 +385,7 @@ cuda.DEVICE_TYPE = "cpu"
 kernels = HostKernels(Path(sys.argv[1]))
 cuda.kernels = lambda device, dtype: kernels
 for variant in ("paper", "published"):
-    for T in (7, 50):
+    for T in (7, 50, 70):
         inputs = [torch.randn(shape).mul_(0.01).requires_grad_() for shape in ((3,), (3,), (2, T, 3), (2, T, 3))]
         bi_wkv(*inputs, variant=variant, backend="cuda").sum().backward()
 print("done")
@@ -535,7 +626,7 @@ def test_auto_takes_the_kernel_where_there_is_one(host):
 @pytest.fixture
 def driver(monkeypatch, cache, no_compiler):
     """Stands for cuda-core and for PyTorch's CUDA devices; notes what it is asked to do, in order."""
-    log = []
+    log, state = [], types.SimpleNamespace(index=0)
 
     class Guard:
         def __init__(self, device):
@@ -543,9 +634,11 @@ def driver(monkeypatch, cache, no_compiler):
 
         def __enter__(self):
             log.append(("enter", self.device))
+            self.before, state.index = state.index, self.device.index
 
         def __exit__(self, *error):
             log.append(("leave", self.device))
+            state.index = self.before
 
     class Device:
         def __init__(self, index):
@@ -562,12 +655,13 @@ def driver(monkeypatch, cache, no_compiler):
 
     core = types.ModuleType("cuda.core")
     core.Device, core.ObjectCode = Device, ObjectCode
-    core.LaunchConfig = lambda grid, block: (grid, block)
-    core.launch = lambda stream, config, kernel, *values: log.append(
-        ("launch", stream.__cuda_stream__(), config, kernel, values)
-    )
+    core.LaunchConfig = lambda grid, block: log.append(("config", grid, block)) or (grid, block)
+    core.Stream = types.SimpleNamespace(from_handle=lambda handle: log.append(("stream", handle)) or f"stream {handle}")
+    core.launch = lambda stream, config, kernel, *values: log.append(("launch", stream, config, kernel, values))
     monkeypatch.setitem(sys.modules, "cuda.core", core)
     monkeypatch.setattr(torch.cuda, "device", Guard)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: state.index)
+    monkeypatch.setattr(cuda, "_thread", threading.local())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
     monkeypatch.setattr(
         torch.cuda, "current_stream", lambda device: types.SimpleNamespace(cuda_stream=100 + device.index)
@@ -591,33 +685,51 @@ def test_kernels_are_loaded_once_a_device_and_dtype(driver, no_compiler):
         assert load[1].startswith(b"cubin of torch.")
 
 
-def test_launch_is_on_the_current_stream_of_the_tensors_device(driver):
+def test_launches_are_on_the_current_stream_of_the_tensors_device(driver):
     device = torch.device("cuda", 1)
     kernels = cuda.kernels(device, torch.float32)
     driver.clear()
     x = torch.zeros(3)
-    kernels.launch("forward", 7, x, None, 2**40, 0)
-    values = (x.data_ptr(), 0, 2**40, 0)
-    block = (cuda.LANES, cuda.SEGMENTS)
+    kernels.launch(("forward", 7, (32, 4), x, None, 2**40, 0), ("sum_rows", 2, (32, 4), 5))
     assert driver == [
         ("enter", device),
         ("current", 1),
-        ("launch", (0, 101), (7, block), "kernel forward", values),
+        ("stream", 101),
+        ("config", 7, (32, 4)),
+        ("launch", "stream 101", (7, (32, 4)), "kernel forward", (x.data_ptr(), 0, 2**40, 0)),
+        ("config", 2, (32, 4)),
+        ("launch", "stream 101", (2, (32, 4)), "kernel sum_rows", (5,)),
         ("leave", device),
     ]
 
 
-def test_device_is_left_after_an_error(driver, monkeypatch):
-    device = torch.device("cuda", 0)
-    kernels = cuda.kernels(device, torch.float32)
+def test_on_the_current_device_later_launches_only_launch(driver):
+    kernels = cuda.kernels(torch.device("cuda", 0), torch.float32)
+    kernels.launch(("forward", 7, (32, 4), 1))
     driver.clear()
+    kernels.launch(("forward", 7, (32, 4), 2))
+    launch = ("launch", "stream 100", (7, (32, 4)), "kernel forward", (2,))
+    assert driver == [launch]
+    # Another thread has no context yet; its second call has.
+    driver.clear()
+    thread = threading.Thread(target=lambda: [kernels.launch(("forward", 7, (32, 4), 2)) for _ in range(2)])
+    thread.start()
+    thread.join()
+    device = torch.device("cuda", 0)
+    assert driver == [("enter", device), ("current", 0), launch, ("leave", device), launch]
+
+
+def test_device_is_left_after_an_error(driver, monkeypatch):
+    device = torch.device("cuda", 1)
 
     def fail(*arguments):
         raise RuntimeError("CUDA_ERROR_LAUNCH_FAILED")
 
     monkeypatch.setattr(sys.modules["cuda.core"], "launch", fail)
+    kernels = cuda.kernels(device, torch.float32)
+    driver.clear()
     with pytest.raises(RuntimeError, match="CUDA_ERROR_LAUNCH_FAILED"):
-        kernels.launch("forward", 1)
+        kernels.launch(("forward", 1, (32, 8)))
     assert driver[-1] == ("leave", device)
 
 
