@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from rwkvlib import wkv
 from rwkvlib.wkv import bi_wkv, cuda
@@ -336,6 +337,33 @@ def test_the_logarithm_is_made_only_where_gradients_are_recorded(backend, host):
         with torch.no_grad():
             bi_wkv(*recorded, backend="cuda")
     assert made == [False, True, False]
+
+
+def test_an_eager_call_equals_the_operator(host):
+    host(2, 3, 5)
+    inputs = [x.requires_grad_() for x in make_inputs(2, 40, 3, 0.1)]
+    direct, operator = bi_wkv(*inputs, backend="cuda"), wkv._bi_wkv(*inputs, "cuda")[0]
+    assert "_Direct" in direct.grad_fn.name() and "_Direct" not in operator.grad_fn.name()
+    assert torch.equal(direct, operator)
+    found, wanted = (torch.autograd.grad(y.square().sum(), inputs, create_graph=True) for y in (direct, operator))
+    for first, expected in zip(found, wanted, strict=True):
+        assert_near(first, expected, 1e-12)
+    found, wanted = (torch.autograd.grad(sum(x.sum() for x in first), inputs) for first in (found, wanted))
+    for second, expected in zip(found, wanted, strict=True):
+        assert_near(second, expected, 1e-12)
+
+
+def test_whoever_has_to_see_the_operator_sees_it(host):
+    host(2, 3, 5)
+    inputs = make_inputs(2, 40, 3, 0.1)
+    assert wkv._unobserved(*inputs)
+    with FakeTensorMode() as mode:
+        assert not wkv._unobserved(*inputs)
+    assert not wkv._unobserved(*(mode.from_tensor(x) for x in inputs))
+    seen = []
+    torch.func.vmap(lambda x: seen.append(wkv._unobserved(x)) or x)(inputs[0])
+    torch.jit.trace(lambda x: seen.append(wkv._unobserved(x)) or x, inputs[0])
+    assert len(seen) >= 2 and not any(seen[:2])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
