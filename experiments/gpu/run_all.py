@@ -46,6 +46,7 @@ class Part:
     limit: float  # seconds
     command: Sequence[str]
     collect: Callable[[str], dict] | None = None
+    extra: bool = False  # only where --parts names it: what comes back may be no more than eight files
 
 
 def python(*arguments: str) -> tuple[str, ...]:
@@ -118,8 +119,8 @@ def plan(rehearse: bool = False) -> list[Part]:
         Part("sanitizer", 90, python("tests/gpu/sanitize.py", "--out", "{out}", "--at-once")),
         Part("models", 90, measured("models", *tiny)),
         Part("training", math.inf, ()),  # `train_pairs`, for as long as there is time
-        Part("tuning", 60, measured("--tune")),
-        Part("profile", 40, (*ncu, *python("-c", PROFILED)), ncu_rows),
+        Part("tuning", 60, measured("--tune"), extra=True),
+        Part("profile", 40, (*ncu, *python("-c", PROFILED)), ncu_rows, extra=True),
     ]
     # A CPU takes longer, and others may use it too.
     return [replace(part, limit=10 * part.limit) for part in parts] if rehearse else parts
@@ -375,7 +376,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is done there is skipped")
     parser.add_argument("--budget", type=float, default=570, metavar="SECONDS", help="of all parts together")
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order; also tuning, profile")
     parser.add_argument("--table", type=Path, default=TABLE, help="of the training runs")
     parser.add_argument("--rehearse", action="store_true", help="the plan on a CPU, with tiny shapes; needs no GPU")
     parser.add_argument("--brought", type=Path, default=BROUGHT, help="what prepare.py has gathered")
@@ -387,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     unknown = set(args.parts or []) - set(known)
     if unknown:
         parser.error(f"--parts: expected any of {', '.join(known)}, got {', '.join(sorted(unknown))}")
-    parts = [known[name] for name in args.parts] if args.parts else list(known.values())
+    parts = [known[name] for name in args.parts] if args.parts else [p for p in known.values() if not p.extra]
     table = REHEARSAL if args.rehearse and args.table == TABLE else args.table
     statuses = run_all(parts, args.out, args.budget, table=table, brought=args.brought)
     return 0 if all(status in ("done", "done before") for status in statuses.values()) else 1

@@ -42,7 +42,7 @@ from .schedules import make_schedule
 
 # Fields that change no weight: a run may be resumed with others.
 FREE = ("data", "data_on", "num_workers", "save_every")
-PATIENCE = 20  # steps on a GPU from one look at the losses to the next
+PATIENCE = {"cuda": 20}  # steps from one look at the losses to the next, by kind of device; 1 on others
 SHARE = 0.25  # of a GPU's free memory that a set may take
 
 
@@ -248,9 +248,9 @@ def fit(
     recipe = {k: Path(v).name if k in ("data", "pretrained") and v else v for k, v in asdict(config).items()}
     meta = dict(task.meta, config=recipe, commit=git_commit(), versions=library_versions())
 
-    # On a GPU nobody waits for the loss in each step: it is read every `PATIENCE` steps, with the items it is of.
+    # On a GPU nobody waits for the loss in each step: it is read after some steps, with the items that it is of.
     pending: list[tuple[int, Sequence[str], Tensor]] = []
-    patience = PATIENCE if accelerator.device.type == "cuda" else 1
+    patience = PATIENCE.get(accelerator.device.type, 1)
 
     def read_losses() -> None:
         if not pending:

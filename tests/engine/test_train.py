@@ -438,3 +438,52 @@ def test_new_statistics_are_those_of_the_network_that_drops_nothing(recipe):
     images = normalise(torch.stack([data[i]["image"] for i in range(40)]))
     torch.testing.assert_close(model[2].running_mean, images.mean((0, 2, 3)), atol=1e-5, rtol=0)
     assert model[0].p == model[1].p == 0.5 and model.training
+
+
+@pytest.mark.parametrize("data_on", ["device", "auto"])
+def test_batches_cut_on_the_device_are_those_that_a_loader_collates(data_on, tmp_path, recipe):
+    logs = [train(recipe(data_on=place), tmp_path / place, progress=False) for place in ("host", data_on)]
+    assert [row["loss"] for row in logs[0]] == [row["loss"] for row in logs[1]]
+    assert same(weights(tmp_path / "host"), weights(tmp_path / data_on))
+
+
+def test_only_small_sets_lie_on_a_gpu(monkeypatch):
+    data, gpu = load_data("synthetic:4", "train", size=32), torch.device("cuda", 0)
+    for free, expected in ((100 * data.nbytes, True), (2 * data.nbytes, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, free))
+        assert module.keep_on_device(data, "auto", gpu) is expected
+        assert module.keep_on_device(data, "device", gpu) and not module.keep_on_device(data, "host", gpu)
+    assert not module.keep_on_device(data, "auto", torch.device("cpu"))
+    with pytest.raises(ValueError, match="data_on: 'device' takes SegmentationData, got list"):
+        module.keep_on_device([], "device", gpu)
+
+
+def test_losses_that_are_read_late_are_the_same(tmp_path, recipe, monkeypatch):
+    logs = []
+    for name, steps in (("each", 1), ("late", 4)):
+        monkeypatch.setitem(module.PATIENCE, "cpu", steps)
+        logs.append(train(recipe(epochs=5), tmp_path / name, progress=False))
+    for a, b in zip(*logs, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-12) and a["dice"] == b["dice"]
+    assert same(weights(tmp_path / "each"), weights(tmp_path / "late"))
+
+
+def test_a_loss_read_late_still_names_its_step_and_items(tmp_path, recipe, monkeypatch):
+    monkeypatch.setitem(module.PATIENCE, "cpu", 20)
+    real, calls = module.make_loss, []
+
+    def broken(name, classes):
+        loss = real(name, classes)
+
+        def of(logits, target):
+            calls.append(1)
+            return loss(logits, target) * (float("nan") if len(calls) == 3 else 1)
+
+        return of
+
+    monkeypatch.setattr(module, "make_loss", broken)
+    with pytest.raises(
+        FloatingPointError, match=r"nan in step 3, of the items synthetic_\d+, .*last checkpoint is None"
+    ):
+        train(recipe(epochs=4, validate_every=8, save_every=8), tmp_path, progress=False)
+    assert len(calls) == 8 and not states(tmp_path)

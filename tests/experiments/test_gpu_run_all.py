@@ -137,7 +137,7 @@ def test_results_by_another_recipe_are_not_taken_for_the_tables_own(tmp_path):
 def test_the_whole_plan_on_a_cpu(tmp_path):
     """Every part is started; those that need a GPU say so, and the training scores both networks of a pair."""
     assert run_all.main(["--rehearse", "--budget", "3000", "--out", str(tmp_path)]) == 1
-    statuses = {p.name: stored(tmp_path, p.name)["status"] for p in run_all.plan()}
+    statuses = {p.name: stored(tmp_path, p.name)["status"] for p in run_all.plan() if not p.extra}
     well = ("doctor", "tests", "operator", "first_use", "models", "training")
     assert {name: statuses[name] for name in well} == dict.fromkeys(well, "done")
     assert statuses["sanitizer"] == "failed with 1" and "needs a CUDA device" in (tmp_path / "log.txt").read_text()
@@ -148,6 +148,6 @@ def test_the_whole_plan_on_a_cpu(tmp_path):
     for run in runs.values():
         assert run["log"][-1]["step"] >= 1 and run["cases_csv"].startswith("name,class,dice")
     files = list(tmp_path.iterdir())
-    assert len(files) <= 10 and sum(file.stat().st_size for file in files) < 2**20
+    assert len(files) <= 8 and sum(file.stat().st_size for file in files) < 2**20
     again = run_all.main(["--rehearse", "--out", str(tmp_path), "--parts", "doctor", "training"])
     assert again == 0
