@@ -101,8 +101,10 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
         variant: of the operator; None: the one that the file's weights were trained with.
 
     Returns: what was loaded, what was left out and why, what stays as initialised.
-    Raises: ValueError where a key or a shape does not fit, or the file holds no weights; nothing is loaded then.
-        FileNotFoundError, TypeError.
+
+    Raises:
+        ValueError: a key or a shape does not fit, or the file holds no weights; nothing is loaded then.
+        FileNotFoundError, TypeError: no such file, no path.
     """
     file = checkpoint_file(path)
     state, metadata = read_weights(file)
