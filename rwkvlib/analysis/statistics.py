@@ -139,8 +139,8 @@ def mean_interval(
     adds, plus what is left. The interval is the generalised confidence interval of the mean (Weerahandi 1993; for
     two-way tables as in Burdick, Borror and Montgomery 2005): with the mean squares A of runs, B of units and C of the
     rest, over n = runs x units cells, the variance of the mean is (A + B - C) / n, and its uncertainty is carried along
-    by dividing each mean square by chi-square over its degrees of freedom. Half the width is the quantile of abs(z) times
-    the square root. With one run it is Student's interval over the units.
+    by dividing each mean square by chi-square over its degrees of freedom. Half the width is the quantile of abs(z)
+    times the square root. With one run it is Student's interval over the units.
 
     For 3 runs and 20 to 100 units it holds the true mean in 94 to 98 % of simulated tables for a confidence of 95 %,
     whichever effect dominates (``results/statistics/coverage.json``); where runs dominate, t with Satterthwaite's
