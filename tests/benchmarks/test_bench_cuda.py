@@ -447,7 +447,7 @@ def pretended(monkeypatch, report):
     monkeypatch.setattr(bench, "describe", lambda device: dict(name="none"))
     monkeypatch.setattr(bench, "Clock", lambda device: CpuClock())
     for name in ("operator", "first_use", "tuning", "models"):
-        monkeypatch.setattr(bench, f"{name}_part", lambda report, *_, name=name: ran.append(name))
+        monkeypatch.setattr(bench, f"{name}_part", lambda report, *_, name=name, **__: ran.append(name))
     return ran
 
 

@@ -13,6 +13,7 @@ from rwkvlib import create_model, load_pretrained
 from rwkvlib.__main__ import main
 from rwkvlib.analysis.statistics import summarise
 from rwkvlib.data import SegmentationData, iter_cases, load_data
+from rwkvlib.engine import evaluate as engine
 from rwkvlib.engine.checkpoint import save_checkpoint
 from rwkvlib.engine.evaluate import check_cases, evaluate
 from rwkvlib.engine.metrics import published_columns, score
@@ -379,15 +380,28 @@ def test_the_command_keeps_finished_work_and_prints_the_unit(volumes, checkpoint
         patch.setattr("rwkvlib.analysis.statistics.summarise", lambda *_: (_ for _ in ()).throw(ValueError("late")))
         main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "late")])
     assert len(pd.read_csv(tmp_path / "late" / "cases.csv")) == 4
+    real, calls = engine.score, []
+
+    def breaks(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise ValueError("truth: broken")
+        return real(*args, **kwargs)
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(engine, "score", breaks)
+        main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "cut")])
+    assert "3 cases were scored before" in capsys.readouterr().err
+    assert list(pd.read_csv(tmp_path / "cut" / "unfinished.csv")["name"]) == [0, 1, 2]
+    # A wrong mask is told before any is scored.
     bad = np.asarray(Image.open(volumes / "masks" / "3_2.png")).copy()
     bad[0, 0] = 5
     Image.fromarray(bad).save(volumes / "masks" / "3_2.png")
-    capsys.readouterr()
     with pytest.raises(SystemExit):
-        main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "cut")])
-    said = capsys.readouterr().err
-    assert "item '3_2'" in said and "3 cases were scored before" in said
-    assert list(pd.read_csv(tmp_path / "cut" / "unfinished.csv")["name"]) == [0, 1, 2]
+        main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "wrong")])
+    assert "masks/3_2.png has values 0, 1, 5" in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
 
 
 def test_names_of_patients_stay_text(volumes, checkpoint, tmp_path):
