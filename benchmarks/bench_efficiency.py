@@ -27,8 +27,8 @@ from rwkvlib.engine.predict import inference_copy
 from rwkvlib.models.baselines import build_model
 from rwkvlib.provenance import provenance, write_result
 
-MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "attention_unet", "basic_unet_plus_plus", "swin_unetr"]
-MODELS += ["dyn_unet"]
+MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "unet_batchnorm", "attention_unet"]
+MODELS += ["basic_unet_plus_plus", "swin_unetr", "dyn_unet"]
 EXPORTED = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet"]  # minutes for each of the others
 
 
