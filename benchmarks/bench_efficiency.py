@@ -109,9 +109,12 @@ def main() -> None:
         return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which operators of torchvision it does without
     origin = provenance(0, f"python benchmarks/bench_efficiency.py {' '.join(sys.argv[1:])}".strip())
-    rows = []
+    rows, prepared = [], {}
+    for size in args.sizes:  # exporting takes minutes, and is not timed beside what is
+        prepared[size] = {name: forms(name, size, name in args.onnx, args.threads) for name in args.models}
+    print("exported; now the times, on a machine that should do nothing else", flush=True)
     for size in args.sizes:
-        ready = {name: forms(name, size, name in args.onnx, args.threads) for name in args.models}
+        ready = prepared.pop(size)
         seconds = {(name, way): [] for name, (ways, _) in ready.items() for way in ways}
         for i in range(args.repeats + 1):
             for name, way in seconds:

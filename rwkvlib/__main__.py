@@ -1,4 +1,4 @@
-"""``python -m rwkvlib doctor | train | sweep | evaluate | predict | report``: the command line, only its arguments."""
+"""``python -m rwkvlib doctor | train | pretrain | sweep | evaluate | predict | report``: the commands' arguments."""
 
 import argparse
 import shlex
@@ -10,7 +10,7 @@ def _train(args: argparse.Namespace) -> None:
     from .engine.sweep import train_command
 
     out = [] if args.out is None else [f"out={args.out}"]
-    train_command(args.config, args.settings + out, command_line())
+    train_command(args.config, args.settings + out, command_line(), pretraining=args.command == "pretrain")
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -57,29 +57,33 @@ def _resume_line(args: argparse.Namespace) -> str:
         return " before the first checkpoint"
     rest = [s for s in args.settings if s.partition("=")[0] not in ("out", "resume")]
     line = shlex.join([args.config, *rest, f"out={out}", "resume=true"])
-    return f"; go on with: python -m rwkvlib train {line}"
+    return f"; go on with: python -m rwkvlib {args.command} {line}"
 
 
 def main(argv: list[str] | None = None) -> None:
     """Runs one command; errors of input end it with their message and status 2, Ctrl-C with 130."""
     parser = argparse.ArgumentParser(prog="python -m rwkvlib", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
     p = commands.add_parser("doctor", help="check this machine: versions, device, every backend against the oracle")
     p.set_defaults(run=_doctor)
     p.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON, or as text and JSON in a file")
 
-    p = commands.add_parser("train", help="train by a recipe: configs/*.yaml")
-    p.set_defaults(run=_train)
-    p.add_argument("config", help="YAML file of the fields of rwkvlib.engine.config")
-    p.add_argument(
-        "settings",
-        nargs="*",
-        metavar="key=value",
-        help="out=FOLDER (required, or --out FOLDER), resume=true or previous, stop_after=EPOCHS, and any field of the "
-        "recipe: lr=1e-4, data=PATH, overrides.drop_path=0",
-    )
-    p.add_argument("--out", help="the run's folder, as out=FOLDER")
+    for name, what in (
+        ("train", "train by a recipe: configs/*.yaml"),
+        ("pretrain", "pretrain an encoder by a recipe: configs/pretrain_*.yaml, by a teacher or as a classifier"),
+    ):
+        p = commands.add_parser(name, help=what)
+        p.set_defaults(run=_train)
+        p.add_argument("config", help="YAML file of the fields of rwkvlib.engine.config")
+        p.add_argument(
+            "settings",
+            nargs="*",
+            metavar="key=value",
+            help="out=FOLDER (required, or --out FOLDER), resume=true or previous, stop_after=EPOCHS, and any field of "
+            "the recipe: lr=1e-4, data=PATH, overrides.drop_path=0",
+        )
+        p.add_argument("--out", help="the run's folder, as out=FOLDER")
 
     p = commands.add_parser("sweep", help="train and score a table of recipes and seeds; skips what is done")
     p.set_defaults(run=_sweep)

@@ -71,12 +71,24 @@ def strong_augmentation(size: int) -> K.AugmentationSequential:
     )
 
 
+def pictures_augmentation(size: int = 0) -> K.AugmentationSequential:
+    """For pictures without labels, which `PictureStream` crops: flips, quarter turns, colour, now and then grey."""
+    return _together(
+        K.RandomHorizontalFlip(p=0.5),
+        K.RandomVerticalFlip(p=0.5),
+        K.RandomRotation90(times=(0, 3), p=1.0, resample="nearest"),
+        K.ColorJiggle(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.1, p=0.8),
+        K.RandomGrayscale(p=0.1),
+    )
+
+
 AUGMENTATIONS: dict[str, Callable[[int], K.AugmentationSequential] | None] = {
     "none": None,
     "default": default_augmentation,
     "paper_synapse": synapse_augmentation,
     "paper_acdc": acdc_augmentation,
     "strong": strong_augmentation,
+    "pictures": pictures_augmentation,
 }
 
 

@@ -376,6 +376,22 @@ def iter_cases(
         yield SegmentationData(images, masks, pd.DataFrame([rows[i] for i in places]))
 
 
+def train_images(data: str | Path) -> list[Image.Image]:
+    """The images (RGB) of the split ``train`` of a data set, at their own sizes; of all items where it has no column
+    ``split``. Masks are not read. Errors are those of `load_data`."""
+    opened, found = _Set(data), []
+    for row in opened.rows:
+        if "split" in opened.items and (pd.isna(row["split"]) or as_text(row["split"]) != "train"):
+            continue
+        file = opened.file("images", row["name"])
+        try:
+            with open_picture(opened._content(file)) as picture:
+                found.append(Image.fromarray(picture_pixels(picture)))
+        except Exception as error:  # Pillow, zipfile and zlib have each their own
+            raise ValueError(f"data: item {row['name']!r} of {opened.shown!r} does not decode: {error}") from error
+    return found
+
+
 def has_volumes(data: str | Path) -> bool:
     """Whether the items of a data set are slices of volumes. Errors are those of `load_data`."""
     if wanted := find_synthetic(str(data)):

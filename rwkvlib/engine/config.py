@@ -79,7 +79,7 @@ class Recipe:
                 "read as RGB, grey ones with their value in all three channels"
             )
         for name in ("data", "pretrained"):
-            if getattr(self, name, None):
+            if isinstance(getattr(self, name, None), str):
                 object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         for name in self.assumed:
             if name not in hints:
@@ -118,7 +118,36 @@ class PretrainConfig(Recipe):
     label_smoothing: float = 0.1
 
 
-TASKS = {"segment": TrainConfig, "classify": PretrainConfig}
+@dataclass(frozen=True, kw_only=True)
+class TeacherConfig(Recipe):
+    """A recipe for an encoder that learns a teacher's feature maps on pictures without labels."""
+
+    data: dict[str, float]  # see `PictureStream`: sources, and how often each is taken, in proportion
+    model: str = "rwkv_encoder_t"
+    images: int = 24_000  # pictures that are seen, no crop twice; the recipe's one epoch
+    epochs: int = 1
+    batch_size: int = 8
+    warmup_epochs: float = 0.03
+    schedule: str = "cosine"
+    choose: Literal["best", "last"] = "last"
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.images < 1:
+            raise ValueError(f"images: expected at least 1, got {self.images}")
+        for source, share in self.data.items():
+            if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 < share < math.inf:
+                raise ValueError(f"data: expected a share above 0 for {source!r}, got {share!r}")
+
+
+TASKS = {"segment": TrainConfig, "classify": PretrainConfig, "imitate": TeacherConfig}
+
+
+def base_names(field: str, value: Any) -> Any:
+    """A recipe's value without the folders of files: a result must not depend on where somebody keeps them."""
+    if field not in ("data", "pretrained") or not value:
+        return value
+    return {Path(k).name: v for k, v in value.items()} if isinstance(value, dict) else Path(value).name
 
 
 def load_config(path: str | Path, settings: typing.Sequence[str] = ()) -> Recipe:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ..data.dataset import load_data
 from ..provenance import provenance, repeatable, to_json, write_result
 from .checkpoint import load_checkpoint, write_file
-from .config import TrainConfig, load_config
+from .config import PretrainConfig, TeacherConfig, TrainConfig, base_names, load_config
 from .evaluate import evaluate
 from .metrics import SCORES
 from .pretrain import pretrain
@@ -24,15 +24,23 @@ from .train import train
 RUN = ("out", "resume", "stop_after")
 
 
-def train_command(path: str, settings: list[str], line: str) -> None:
+def train_command(path: str, settings: list[str], line: str, *, pretraining: bool = False) -> None:
     """``python -m rwkvlib train CONFIG [key=value ...]``: beside the recipe's fields `settings` may hold the arguments
-    of `train`: out (required), resume (true or previous) and stop_after (epochs)."""
+    of `train`: out (required), resume (true or previous) and stop_after (epochs). `pretraining` takes no recipe for
+    segmentation."""
     pairs = dict(s.partition("=")[::2] for s in settings)
     run = {key: pairs[key] if key == "out" else yaml.safe_load(pairs[key]) for key in RUN if key in pairs}
     config = load_config(path, [s for s in settings if s.partition("=")[0] not in RUN])
     if not run.get("out"):
         raise ValueError("out: expected the run's folder as out=PATH or --out PATH, got none")
-    (train if isinstance(config, TrainConfig) else pretrain)(config, **run, command=line)
+    if pretraining and isinstance(config, TrainConfig):
+        raise ValueError(f"task: expected imitate or classify in {path!r}, got segment; its command is train")
+    if isinstance(config, TeacherConfig):
+        from .teacher import imitate
+
+        imitate(config, **run, command=line)
+    else:
+        (pretrain if isinstance(config, PretrainConfig) else train)(config, **run, command=line)
 
 
 def _settings(values: dict, prefix: str = "") -> list[str]:
@@ -115,9 +123,8 @@ def sweep(
     bar = tqdm(list(runs.items())[first::of], desc="runs", disable=not progress)
     for name, (config, test) in bar:
         file = out / f"{name}.json"
-        # Base names only: a result must not depend on where somebody keeps their files.
-        names = {"data": Path(config.data).name, "pretrained": config.pretrained and Path(config.pretrained).name}
-        recipe = json.loads(to_json(vars(config) | names | {"test": test}))
+        recipe = {name: base_names(name, value) for name, value in vars(config).items()}
+        recipe = json.loads(to_json(recipe | {"test": test}))
         if file.exists():
             if json.loads(file.read_text())["config"] != recipe:
                 raise ValueError(f"out: {str(file)!r} is of another recipe than the table's; choose another folder")

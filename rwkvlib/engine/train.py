@@ -33,7 +33,7 @@ from ..layers import DropPath
 from ..models.baselines import build_model
 from ..provenance import git_commit, library_versions, provenance, to_json, write_result
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
-from .config import Recipe, TrainConfig
+from .config import Recipe, TrainConfig, base_names
 from .evaluate import evaluate
 from .losses import make_loss
 from .parallel import Gather, item_order
@@ -73,6 +73,7 @@ class Task:
     meta: dict  # for the header of the weights: model, overrides, size
     hashes: dict[str, str] = field(default_factory=dict)  # of the data, by what they are for
     as_validated: Callable[[Tensor], Tensor] | None = None  # what is done to an image in the place of `augment`
+    part: Callable[[nn.Module], nn.Module] = lambda model: model  # of the model, that is kept as the result
 
 
 @dataclass
@@ -244,8 +245,7 @@ def fit(
     model, optimiser = accelerator.prepare(plain, optimiser)
     if earlier and accelerator.scaler is not None:
         accelerator.scaler.load_state_dict(state["scaler"])
-    # Base names only: weights must not depend on where somebody keeps their files.
-    recipe = {k: Path(v).name if k in ("data", "pretrained") and v else v for k, v in asdict(config).items()}
+    recipe = {k: base_names(k, v) for k, v in asdict(config).items()}
     meta = dict(task.meta, config=recipe, commit=git_commit(), versions=library_versions())
 
     # On a GPU nobody waits for the loss in each step: it is read after some steps, with the items that it is of.
@@ -362,11 +362,11 @@ def fit(
                 now.loss, now.count = 0.0, 0
                 if is_main:
                     if config.choose == "last" or best_row(now.log, task.score) is now.log[-1]:
-                        save_checkpoint(out / "model.safetensors", kept, dict(meta, metrics=now.log[-1]))
+                        save_checkpoint(out / "model.safetensors", task.part(kept), dict(meta, metrics=now.log[-1]))
                     if config.keep == "all":
                         (out / "kept").mkdir(exist_ok=True)
                         file = out / "kept" / f"step_{now.step:08d}.safetensors"
-                        save_checkpoint(file, kept, dict(meta, metrics=now.log[-1]), dtype=torch.float16)
+                        save_checkpoint(file, task.part(kept), dict(meta, metrics=now.log[-1]), dtype=torch.float16)
                     write_file(out / "log.json", to_json(now.log).encode())
                     bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
             if is_main and saves:

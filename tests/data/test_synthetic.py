@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks.nets import UNet
+from scipy import ndimage
 
 from rwkvlib.analysis import receptive_field_radius
 from rwkvlib.data import (
@@ -13,17 +14,20 @@ from rwkvlib.data import (
     load_data,
     right_side,
     synthetic_abdomen,
+    synthetic_formula,
     synthetic_long_range,
     synthetic_polyps,
     synthetic_ultrasound,
     window,
 )
+from rwkvlib.data.synthetic import HARMONICS
 
 GENERATORS = {
     "polyps": lambda seed: synthetic_polyps(seed, 48),
     "ultrasound": lambda seed: synthetic_ultrasound(seed, 48),
     "long-range": lambda seed: synthetic_long_range(seed, 48, 8),
     "abdomen": lambda seed: synthetic_abdomen(seed, 48, 16)[:2],
+    "formula": lambda seed: synthetic_formula(seed, 48),
 }
 
 
@@ -156,7 +160,10 @@ def test_window_clips_and_scales():
         window(np.array([0, np.nan]))
 
 
-@pytest.mark.parametrize("name", ["synthetic", "synthetic-ultrasound", "synthetic-long-range@8", "synthetic-abdomen"])
+@pytest.mark.parametrize(
+    "name",
+    ["synthetic", "synthetic-formula", "synthetic-ultrasound", "synthetic-long-range@8", "synthetic-abdomen"],
+)
 def test_splits_are_disjoint(name):
     volumes = name == "synthetic-abdomen"
     count, each = (4, 32) if volumes else (8, 1)
@@ -305,3 +312,27 @@ def test_a_u_net_is_blind_beyond_its_receptive_field_and_only_there():
     y, masks, others = logits(radius - 4)
     disc = (masks + others)[:8] > 0
     assert not np.array_equal(y[:8][disc], y[8:][disc])
+
+
+def test_formula_classes_are_the_harmonics_of_contours():
+    """Of shapes that lie wholly free, the contour's strongest harmonic around its centre is that of the class."""
+    right, seen = 0, 0
+    for seed in range(300):
+        image, mask = synthetic_formula(seed, 96)
+        assert image.shape == (96, 96, 3) and image.dtype == mask.dtype == np.uint8 and mask.max() <= len(HARMONICS)
+        labels, count = ndimage.label(mask > 0)
+        for part in range(1, count + 1):
+            y, x = np.nonzero(labels == part)
+            classes = np.unique(mask[y, x])
+            if len(classes) > 1 or len(y) < 250 or min(y.min(), x.min()) == 0 or max(y.max(), x.max()) == 95:
+                continue
+            # Whitened, so that the ellipse below the contour becomes a circle and the lobes stay.
+            points = np.stack([y - y.mean(), x - x.mean()])
+            points = np.linalg.inv(np.linalg.cholesky(np.cov(points))) @ points
+            sector = ((np.arctan2(*points) + np.pi) / (2 * np.pi) * 72).astype(int) % 72
+            radius = np.hypot(*points)
+            reach = np.array([radius[sector == k].max(initial=0) for k in range(72)])
+            strength = np.abs(np.fft.rfft(reach))[3:7]
+            found = int(strength.argmax()) + 3 if strength.max() > 0.06 * reach.sum() / 2 else 0
+            seen, right = seen + 1, right + (found == HARMONICS[classes[0] - 1])
+    assert seen > 50 and right > 0.55 * seen, (right, seen)  # chance is a fifth; unlike shapes of one class may touch

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..window import window
 from .abdomen import synthetic_abdomen
+from .formula import synthetic_formula
 from .long_range import synthetic_long_range
 from .polyps import synthetic_polyps
 from .ultrasound import synthetic_ultrasound
@@ -42,6 +43,11 @@ def _ultrasound(name: str, seed: int, size: int) -> Case:
     return Case(image[None], mask[None], [{"name": name, "label": "lesion" if mask.any() else "normal"}])
 
 
+def _formula(name: str, seed: int, size: int) -> Case:
+    image, mask = synthetic_formula(seed, size)
+    return Case(image[None], mask[None], [{"name": name}])
+
+
 def _long_range(name: str, seed: int, size: int, distance: int) -> Case:
     image, mask = synthetic_long_range(seed, size, distance)
     return Case(image[None], mask[None], [{"name": name}])
@@ -57,6 +63,7 @@ def _abdomen(name: str, seed: int, size: int) -> Case:
 SETS = {
     "synthetic": SyntheticSet(320, _polyps),
     "synthetic-abdomen": SyntheticSet(8, _abdomen, volumes=True),
+    "synthetic-formula": SyntheticSet(320, _formula),
     "synthetic-long-range": SyntheticSet(320, _long_range, distance=True),
     "synthetic-ultrasound": SyntheticSet(320, _ultrasound),
 }
