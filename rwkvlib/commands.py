@@ -65,7 +65,7 @@ def add_evaluate(commands) -> None:
         type=lambda name: {"paper": "published"}.get(name, name),  # its old name
         help="see rwkvlib.engine.metrics",
     )
-    p.add_argument("--unit", help="what is resampled for the intervals; default: patient, sequence, group or name")
+    p.add_argument("--unit", help="what is independent, for the intervals; default: patient, sequence, group or name")
     p.add_argument("--native", action="store_true", help="score images, too, at their own size")
     p.add_argument("--flips", action="store_true", help="average over mirror images")
     p.add_argument("--batch-size", type=int, default=16)
@@ -113,11 +113,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     summary = summarise(table, args.unit)
     distance = {"mm": "mm", "pixel": "pixels"}[table["hd95_unit"].iloc[0]]
     for score, found in summary["overall"].items():
-        unit = f" {distance}" if score == "hd95" else ""
-        print(
-            f"{score:<12} {found['mean']:.4f}{unit} ({100 * summary['confidence']:g} % interval {found['low']:.4f} to "
-            f"{found['high']:.4f}, sd {found['sd']:.4f}; {found['cases']} cases, {found['undefined']} undefined)"
-        )
+        label = f"{score} ({distance})" if score == "hd95" else score
+        spread = "no interval of fewer than two units"
+        if found["low"] == found["low"]:
+            spread = f"{100 * summary['confidence']:g} % interval {found['low']:.4f} to {found['high']:.4f}"
+            spread += f", sd {found['sd']:.4f}"
+        mean = "undefined" if found["mean"] != found["mean"] else f"{found['mean']:.4f}"
+        print(f"{label:<13} {mean} ({spread}; {found['cases']} cases, {found['undefined']} undefined)")
     print(
         f"protocol {args.protocol}, intervals over {summary['overall']['dice']['units']} units of {summary['unit']!r}"
     )

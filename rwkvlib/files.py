@@ -97,8 +97,8 @@ def identity(path: str | Path) -> tuple[int, int] | None:
 
 def exists(paths: list[Path]) -> FileExistsError:
     """The error for results that are there already."""
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    there = f"and {len(paths) - 1} more exist" if len(paths) > 1 else "exists"
     return FileExistsError(
-        f"out: {str(paths[0])!r}{more} exists already; choose another folder, or "
+        f"out: {str(paths[0])!r} {there} already; choose another folder, or "
         "replace what is there by --overwrite (overwrite=True)"
     )

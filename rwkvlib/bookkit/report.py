@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..files import replacing, write_file
 from .results import find_result, read_result
 from .style import PALETTE, use_style
 
@@ -656,10 +657,11 @@ def write_report(out: str | Path) -> list[Path]:
     written = []
     for name, make in TABLES.items():
         written.append(out / f"{name}.csv")
-        make().to_csv(written[-1], index=False, float_format="%.5g")
+        write_file(written[-1], make().to_csv(index=False, float_format="%.5g"))
     for name, make in FIGURES.items():
         written.append(out / f"{name}.svg")
         figure = make()
-        figure.savefig(written[-1], metadata={"Date": None})
+        with replacing(written[-1]) as file:
+            figure.savefig(file, metadata={"Date": None})
         plt.close(figure)
     return written

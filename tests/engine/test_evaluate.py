@@ -316,6 +316,14 @@ def test_resized_data_have_resized_spacing(volumes):
     assert list(items["spacing_x"][:6]) == [1.0] * 3 + [0.75] * 3 and set(items["spacing_z"]) == {4}
 
 
+def test_one_case_has_a_mean_and_no_interval(tmp_path, capsys):
+    model = create_model("rwkv_unet_t", **TINY)
+    save_checkpoint(tmp_path / "m.safetensors", model, dict(model="rwkv_unet_t", overrides=TINY, size=32))
+    main(["evaluate", str(tmp_path / "m.safetensors"), "synthetic:4"])
+    printed = capsys.readouterr().out
+    assert "(no interval of fewer than two units; 1 cases, 0 undefined)" in printed and "nan" not in printed
+
+
 def test_the_command_reports_cases_and_intervals(volumes, tmp_path, capsys):
     checkpoint, out = tmp_path / "m.safetensors", tmp_path / "out"
     model = create_model("rwkv_unet_t", **TINY)
@@ -372,10 +380,10 @@ def test_the_command_checks_before_it_scores(volumes, checkpoint, tmp_path, caps
 def test_the_command_keeps_finished_work_and_prints_the_unit(volumes, checkpoint, tmp_path, capsys, monkeypatch):
     out = tmp_path / "out"
     main(["evaluate", checkpoint, str(volumes), "--out", str(out)])
-    assert " mm (95 % interval" in capsys.readouterr().out
+    assert "hd95 (mm) " in capsys.readouterr().out
     main(["evaluate", checkpoint, str(volumes), "--protocol", "paper"])
     printed = capsys.readouterr().out
-    assert " pixels (95 % interval" in printed and "protocol published" in printed
+    assert "hd95 (pixels)" in printed and "protocol published" in printed
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
         patch.setattr("rwkvlib.analysis.statistics.summarise", lambda *_: (_ for _ in ()).throw(ValueError("late")))
         main(["evaluate", checkpoint, str(volumes), "--out", str(tmp_path / "late")])

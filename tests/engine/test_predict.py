@@ -342,7 +342,7 @@ def test_what_is_there_is_replaced_only_on_request(tmp_path):
     """Ground truth, a corrected mask, a result of an earlier run: all alike."""
     folder, out = inbox(tmp_path / "data/images"), inbox(tmp_path / "data/masks")
     before = contents(out)
-    with pytest.raises(FileExistsError, match=r"out: '.*p0\.png' and 1 more exists already; .*--overwrite"):
+    with pytest.raises(FileExistsError, match=r"out: '.*p0\.png' and 1 more exist already; .*--overwrite"):
         predict_files(Threshold(), [folder], out, progress=False)
     assert contents(out) == before
     assert len(predict_files(Threshold(), folder, out, progress=False, overwrite=True)) == 2
