@@ -2,12 +2,15 @@
 
 Timed is what users run: `rwkvlib.predict` of the `inference_copy` that `predict_files` and `evaluate` make of a model.
 Beside it stand the same of the model as it was built, and for some networks onnxruntime with the exported file. Two
-threads, float32. Times are medians, interleaved: one round after another, so that a disturbance meets all of them.
+threads, float32. Times are medians, interleaved: one round after another, so that a disturbance meets all of them; in
+each round the second of two calls counts.
 Memory is the largest resident set of a process of its own while it computes, less what it held before (Linux only).
 Chapters 13 and 16 read the one file that this writes, results/bench/efficiency_cpu.json.
 """
 
 import argparse
+import contextlib
+import json
 import logging
 import statistics
 import subprocess
@@ -29,7 +32,7 @@ from rwkvlib.provenance import provenance, write_result
 
 MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "unet_batchnorm", "attention_unet"]
 MODELS += ["basic_unet_plus_plus", "swin_unetr", "dyn_unet"]
-EXPORTED = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet"]  # minutes for each of the others
+EXPORTED = ["rwkv_unet_t", "unet"]  # minutes for each of the others, and more at 512 pixels
 
 
 def built(name: str) -> torch.nn.Module:
@@ -41,32 +44,42 @@ def image(size: int) -> torch.Tensor:
     return torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def exported(model: torch.nn.Module, size: int, threads: int) -> tuple[Callable[[], object], dict]:
-    """What runs the model's ONNX file on one image, and how that file came out."""
+def export(name: str, size: int, folder: Path) -> dict:
+    """Writes a network's ONNX file, where the folder has none, and beside it how it came out. Returns the latter."""
+    path, about = folder / f"{name}_{size}.onnx", folder / f"{name}_{size}.json"
+    if not about.exists():
+        start = time.perf_counter()
+        export_onnx(built(name), path, size)
+        found = dict(export_seconds=time.perf_counter() - start, megabytes=path.stat().st_size / 1e6)
+        about.write_text(json.dumps(found))
+    return json.loads(about.read_text())
+
+
+def session(name: str, size: int, threads: int, folder: Path) -> Callable[[], object]:
+    """What runs a network's ONNX file on one image."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    with tempfile.TemporaryDirectory() as folder:
-        start = time.perf_counter()
-        path = export_onnx(model, f"{folder}/model.onnx", size)
-        found = dict(export_seconds=time.perf_counter() - start, megabytes=path.stat().st_size / 1e6)
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    runner = onnxruntime.InferenceSession(folder / f"{name}_{size}.onnx", options, providers=["CPUExecutionProvider"])
     inputs = {"image": image(size).numpy()}
-    run = lambda: session.run(["logits"], inputs)[0]  # noqa: E731
-    found["largest_difference"] = (torch.from_numpy(run()) - predict(model, image(size))).abs().max().item()
-    return run, found
+    return lambda: runner.run(["logits"], inputs)[0]
 
 
-def forms(name: str, size: int, with_onnx: bool, threads: int) -> tuple[dict[str, Callable[[], object]], dict | None]:
-    """The ways to run a network on one image, and of its ONNX file what `exported` says."""
+def forms(name: str, size: int, onnx: Callable[[], object] | None) -> dict[str, Callable[[], object]]:
+    """The ways to run a network on one image."""
     model, x = built(name), image(size)
     fast = inference_copy(model)
     ways = {"seconds": lambda: predict(fast, x)}
     if fast is not model:
         ways["as_built"] = lambda: predict(model, x)
-    file = None
-    if with_onnx:
-        ways["onnx"], file = exported(model, size, threads)
-    return ways, file
+    return ways | ({"onnx": onnx} if onnx else {})
+
+
+def second_call(run: Callable[[], object]) -> float:
+    """Seconds of the second of two calls: the first brings back what the others have driven out of the caches."""
+    run()
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 def peak_mib(name: str, size: int) -> float:
@@ -101,6 +114,7 @@ def main() -> None:
     )
     parser.add_argument("--memory-of", nargs=2, metavar=("MODEL", "SIZE"), help="print the MiB of one image and stop")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--files", type=Path, help="folder of ONNX files, to use those of an earlier run again")
     parser.add_argument("--out", default=Path(__file__).parents[1] / "results/bench/efficiency_cpu.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -109,36 +123,48 @@ def main() -> None:
         return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which operators of torchvision it does without
     origin = provenance(0, f"python benchmarks/bench_efficiency.py {' '.join(sys.argv[1:])}".strip())
-    rows, prepared = [], {}
-    for size in args.sizes:  # exporting takes minutes, and is not timed beside what is
-        prepared[size] = {name: forms(name, size, name in args.onnx, args.threads) for name in args.models}
-    print("exported; now the times, on a machine that should do nothing else", flush=True)
-    for size in args.sizes:
-        ready = prepared.pop(size)
-        seconds = {(name, way): [] for name, (ways, _) in ready.items() for way in ways}
-        for i in range(args.repeats + 1):
-            for name, way in seconds:
-                start = time.perf_counter()
-                ready[name][0][way]()
-                if i:  # the first round warms up
-                    seconds[name, way].append(time.perf_counter() - start)
-        for name, (_, file) in ready.items():
-            whole, times = build_model(name), seconds[name, "seconds"]
-            row = dict(model=name, size=size, parameters=count_parameters(whole))
-            row |= dict(macs=count_macs(whole, (1, 3, size, size)), seconds=statistics.median(times))
-            row |= dict(fastest=min(times), slowest=max(times), peak_mib=peak_mib(name, size))
-            row["seconds_as_built"] = statistics.median(seconds.get((name, "as_built"), times))
-            row["onnx"] = file and dict(seconds=statistics.median(seconds[name, "onnx"]), **file)
-            rows.append(row)
-            print(
-                f"{size:4} {name:22}{row['parameters'] / 1e6:6.1f} M {row['macs'] / 1e9:7.2f} GMACs "
-                f"{1000 * row['seconds']:7.0f} ms ({1000 * row['seconds_as_built']:.0f} as built"
-                + (f", {1000 * row['onnx']['seconds']:.0f} by onnxruntime) " if file else ") ")
-                + f"{row['peak_mib']:7.0f} MiB",
-                flush=True,
-            )
+    rows = []
+    with contextlib.ExitStack() as stack:
+        folder = args.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder.mkdir(parents=True, exist_ok=True)
+        pairs = [(name, size) for size in args.sizes for name in args.models if name in args.onnx]
+        files = {(name, size): export(name, size, folder) for name, size in pairs}  # minutes, not beside what is timed
+        print("exported; now the times, on a machine that should do nothing else", flush=True)
+        for size in args.sizes:
+            rows += measure(size, args, files, folder)
     result = dict(unit="seconds, median", repeats=args.repeats, threads=args.threads, rows=rows)
     print("written:", write_result(args.out, result | dict(onnxruntime=onnxruntime.__version__, provenance=origin)))
+
+
+def measure(size: int, args: argparse.Namespace, files: dict[tuple[str, int], dict], folder: Path) -> list[dict]:
+    """The rows of one size."""
+    rows, ready = [], {}
+    for name in args.models:
+        ready[name] = forms(name, size, session(name, size, args.threads, folder) if (name, size) in files else None)
+    seconds = {(name, way): [] for name, ways in ready.items() for way in ways}
+    for _ in range(args.repeats):
+        for name, way in seconds:
+            seconds[name, way].append(second_call(ready[name][way]))
+    for name, ways in ready.items():
+        whole, times, file = build_model(name), seconds[name, "seconds"], files.get((name, size))
+        row = dict(model=name, size=size, parameters=count_parameters(whole))
+        row |= dict(macs=count_macs(whole, (1, 3, size, size)), seconds=statistics.median(times))
+        row |= dict(fastest=min(times), slowest=max(times), peak_mib=peak_mib(name, size))
+        row["seconds_as_built"] = statistics.median(seconds.get((name, "as_built"), times))
+        row["onnx"] = None
+        if file:
+            difference = torch.from_numpy(ways["onnx"]()) - predict(built(name), image(size))
+            row["onnx"] = dict(seconds=statistics.median(seconds[name, "onnx"]), **file)
+            row["onnx"]["largest_difference"] = difference.abs().max().item()
+        rows.append(row)
+        print(
+            f"{size:4} {name:22}{row['parameters'] / 1e6:6.1f} M {row['macs'] / 1e9:7.2f} GMACs "
+            f"{1000 * row['seconds']:7.0f} ms ({1000 * row['seconds_as_built']:.0f} as built"
+            + (f", {1000 * row['onnx']['seconds']:.0f} by onnxruntime) " if file else ") ")
+            + f"{row['peak_mib']:7.0f} MiB",
+            flush=True,
+        )
+    return rows
 
 
 if __name__ == "__main__":

@@ -175,6 +175,18 @@ def write_config(root: Path, cache: Path) -> Path:
     return path
 
 
+def execute_ahead(root: Path, cache: Path) -> None:
+    """Execute the notebooks of the contents that the cache lacks, several at a time; see book/execute.py."""
+    import yaml
+
+    options = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8")).get("execute", {})
+    if options.get("execute_notebooks", "auto") != "cache":
+        return
+    notebooks = [str(path) for path in sorted((root / "notebooks").glob("*.ipynb"))]
+    script = [sys.executable, str(ROOT / "book/execute.py"), str(cache), str(options.get("timeout", 30))]
+    subprocess.run([*script, *notebooks], cwd=root, env=environment(), check=True)
+
+
 def build_html(root: Path = ROOT, assets: bool = True) -> int:
     """Build `root`'s book into _build/html; return the exit code, 0 only for a build without warnings."""
     start = time.perf_counter()
@@ -200,6 +212,7 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
             if old.name != key:
                 shutil.rmtree(old)
     config = write_config(root, caches / key)
+    execute_ahead(root, caches / key)
     command = [sys.executable, "-c", JUPYTER_BOOK, "build", str(root)]
     command += ["--config", str(config), "-W", "-n", "--keep-going"]
     code = subprocess.run(command, cwd=root, env=environment()).returncode

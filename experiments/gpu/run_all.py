@@ -39,14 +39,16 @@ LEAST = 5.0  # seconds; no part begins with less
 
 @dataclass(frozen=True)
 class Part:
-    """One process. "{out}" in the command stands for the file that it writes its result to, "{seconds}" for its limit
-    less a reserve; `collect` makes a result from the output of a process that writes none, or was killed before."""
+    """One process. "{out}" in the command stands for the file that it writes its result to, "{weights}" for a file of
+    weights that is brought back, "{seconds}" for its limit less a reserve; `collect` makes a result from the output of
+    a process that writes none, or was killed before."""
 
     name: str
     limit: float  # seconds
     command: Sequence[str]
     collect: Callable[[str], dict] | None = None
     extra: bool = False  # only where --parts names it: what comes back may be no more than eight files
+    reserve: float = 5.0  # seconds of the limit that are not the command's to plan with
 
 
 def python(*arguments: str) -> tuple[str, ...]:
@@ -110,17 +112,22 @@ def plan(rehearse: bool = False) -> list[Part]:
         return python(bench, "--out", "{out}", "--budget-seconds", "{seconds}", "--parts", part, *more)
 
     tests = ("tests/gpu/test_sanitize.py", "-n", "2") if rehearse else ("tests/gpu", "-n", "8")
+    script = python("experiments/gpu/teacher.py", "--seconds", "{seconds}", "--out", "{out}", "--weights", "{weights}")
+    small = ("images=64", "batch_size=4", "size=32", "overrides={depths: [1,1,2,2], dims: [8,8,16,16]}")
+    large = ("images=4000000", "batch_size=64", "mixed_precision=bf16", "num_workers=14", "warmup_epochs=0.005")
+    taught = (*script, *(small if rehearse else (*large, "validate_every=1000")))
     ncu = ("ncu", "--clock-control", "none", "--csv", "--metrics", METRICS, "-k", "regex:ward|sum_rows")
     parts = [
         Part("doctor", 60, python("-m", "rwkvlib", "doctor", "--json", "{out}")),
         Part("tests", 100, python("-m", "pytest", "-v", "-p", "no:cacheprovider", "--color=no", *tests), tests_in),
         Part("operator", 100, measured("operator", *tiny)),
         Part("first_use", 60, measured("first_use", *tiny)),
-        Part("sanitizer", 90, python("tests/gpu/sanitize.py", "--out", "{out}", "--at-once")),
+        Part("sanitizer", 60, python("tests/gpu/sanitize.py", "--out", "{out}", "--at-once")),
         Part("models", 90, measured("models", *tiny)),
         Part("training", math.inf, ()),  # `train_pairs`, for as long as there is time
         Part("tuning", 60, measured("--tune"), extra=True),
         Part("profile", 40, (*ncu, *python("-c", PROFILED)), ncu_rows, extra=True),
+        Part("teacher", 8 if rehearse else 540, taught, extra=True, reserve=4 if rehearse else 60),
     ]
     # A CPU takes longer, and others may use it too.
     return [replace(part, limit=10 * part.limit) for part in parts] if rehearse else parts
@@ -217,8 +224,9 @@ def run_part(part: Part, out: Path, seconds: float) -> str:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         result, own_log = Path(folder) / "result.json", Path(folder) / "log"
-        values = dict(out=str(result), seconds=f"{max(1.0, seconds - 5):g}")
-        command = [re.sub(r"^\{(out|seconds)\}$", lambda m: values[m[1]], word) for word in part.command]
+        weights = out.resolve() / f"{part.name}.safetensors"
+        values = dict(out=str(result), weights=str(weights), seconds=f"{max(1.0, seconds - part.reserve):g}")
+        command = [re.sub(r"^\{(out|weights|seconds)\}$", lambda m: values[m[1]], word) for word in part.command]
         try:
             process = start(command, own_log)
         except OSError as error:  # a tool that is not installed
@@ -376,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is done there is skipped")
     parser.add_argument("--budget", type=float, default=570, metavar="SECONDS", help="of all parts together")
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in this order; also tuning, profile")
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these, in order; also tuning, profile, teacher")
     parser.add_argument("--table", type=Path, default=TABLE, help="of the training runs")
     parser.add_argument("--rehearse", action="store_true", help="the plan on a CPU, with tiny shapes; needs no GPU")
     parser.add_argument("--brought", type=Path, default=BROUGHT, help="what prepare.py has gathered")

@@ -472,6 +472,7 @@ NETWORKS = {
     "rwkv_unet_s": "RWKV-UNet-S",
     "rwkv_unet_b": "RWKV-UNet-B",
     "unet": "U-Net",
+    "unet_batchnorm": "U-Net, BatchNorm",
     "attention_unet": "Attention U-Net",
     "basic_unet_plus_plus": "U-Net++",
     "swin_unetr": "SwinUNETR",

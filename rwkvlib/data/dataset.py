@@ -341,19 +341,22 @@ def load_data(
         images, masks, rows = make_synthetic(wanted, split, 128 if size is None else size)
         return SegmentationData(images, masks, pd.DataFrame(rows))
     rows, readers = _choose(data, split, column, classes)
-    images, masks = [], []
-    for row, reader in zip(rows, readers, strict=True):
+    images = masks = None
+    for i, (row, reader) in enumerate(zip(rows, readers, strict=True)):
         image, mask = reader()
         if size is not None:
             for axis, pixels in zip("xy", image.size, strict=True):
                 if f"spacing_{axis}" in row:
                     row[f"spacing_{axis}"] *= pixels / size
             image, mask = image.resize((size, size), Image.BILINEAR), mask.resize((size, size), Image.NEAREST)
-        images.append(np.asarray(image))
-        masks.append(np.asarray(mask, dtype=np.uint8))
-    if len({image.shape for image in images}) > 1:
-        raise ValueError("size: the images differ in size; give one to resize them to")
-    return SegmentationData(np.stack(images), np.stack(masks), pd.DataFrame(rows))
+        pixels = np.asarray(image)
+        if images is None:  # filled in place: a list to be stacked would take the memory twice
+            images = np.empty((len(rows), *pixels.shape), np.uint8)
+            masks = np.empty(images.shape[:3], np.uint8)
+        if pixels.shape != images.shape[1:]:
+            raise ValueError("size: the images differ in size; give one to resize them to")
+        images[i], masks[i] = pixels, mask
+    return SegmentationData(images, masks, pd.DataFrame(rows))
 
 
 def iter_cases(

@@ -41,8 +41,7 @@ def test_what_is_timed_is_what_the_commands_run(bench, monkeypatch):
     """The benchmark calls `predict` with the copy that `predict_files` and `evaluate` make."""
     calls = []
     monkeypatch.setattr(bench, "predict", lambda model, image: calls.append(model))
-    monkeypatch.setattr(bench, "exported", lambda model, size, threads: (lambda: calls.append("onnx"), {}))
-    ways, _ = bench.forms("rwkv_unet_t", 32, True, 1)
+    ways = bench.forms("rwkv_unet_t", 32, lambda: calls.append("onnx"))
     assert list(ways) == ["seconds", "as_built", "onnx"]
     for run in ways.values():
         run()
@@ -52,7 +51,19 @@ def test_what_is_timed_is_what_the_commands_run(bench, monkeypatch):
     assert folded < whole and fast.final_conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_the_exported_file_is_timed_and_compared(bench):
+def test_the_second_of_two_calls_is_timed(bench, monkeypatch):
+    clock, calls = iter([10.0, 12.5]), []
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: next(clock))
+    assert bench.second_call(lambda: calls.append(1)) == 2.5 and len(calls) == 2
+
+
+def test_the_exported_file_is_timed_compared_and_used_again(bench, monkeypatch, tmp_path):
     pytest.importorskip("onnxscript", reason="needs onnxscript")
-    run, found = bench.exported(bench.built("unet"), 32, 1)
-    assert run().shape == (1, 1, 32, 32) and found["largest_difference"] < 1e-4 and found["megabytes"] > 20
+    options = ["--sizes", "32", "--models", "unet", "--onnx", "unet", "--repeats", "1", "--threads", "1"]
+    options += ["--files", str(tmp_path / "files")]
+    for name in ("a.json", "b.json"):
+        monkeypatch.setattr(sys, "argv", ["bench_efficiency.py", *options, "--out", str(tmp_path / name)])
+        bench.main()
+    (a,), (b,) = (json.loads((tmp_path / name).read_text())["rows"] for name in ("a.json", "b.json"))
+    assert a["onnx"]["largest_difference"] < 1e-4 and a["onnx"]["megabytes"] > 20 and a["onnx"]["seconds"] > 0
+    assert b["onnx"]["export_seconds"] == a["onnx"]["export_seconds"]

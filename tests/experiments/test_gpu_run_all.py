@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from rwkvlib import create_model
+from rwkvlib.engine.checkpoint import load_encoder
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -151,3 +154,10 @@ def test_the_whole_plan_on_a_cpu(tmp_path):
     assert len(files) <= 8 and sum(file.stat().st_size for file in files) < 2**20
     again = run_all.main(["--rehearse", "--out", str(tmp_path), "--parts", "doctor", "training"])
     assert again == 0
+
+
+def test_pretraining_brings_its_encoder_back(tmp_path):
+    assert run_all.main(["--rehearse", "--out", str(tmp_path), "--parts", "teacher"]) == 0
+    assert stored(tmp_path, "teacher")["result"]["log"][-1]["step"] >= 1
+    model = create_model("rwkv_unet_t", depths=(1, 1, 2, 2), dims=(8, 8, 16, 16))
+    assert all(name.startswith("encoder.") for name in load_encoder(model, tmp_path / "teacher.safetensors").loaded)
