@@ -28,7 +28,7 @@ from rwkvlib.analysis import count_macs, count_parameters
 from rwkvlib.engine.export import export_onnx
 from rwkvlib.engine.predict import inference_copy
 from rwkvlib.models.baselines import build_model
-from rwkvlib.provenance import provenance, write_result
+from rwkvlib.provenance import provenance, repeatable, write_result
 
 MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "unet_batchnorm", "attention_unet"]
 MODELS += ["basic_unet_plus_plus", "swin_unetr", "dyn_unet"]
@@ -106,7 +106,7 @@ def resident(field: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 256, 512])
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument(
@@ -122,7 +122,7 @@ def main() -> None:
         print(memory_of(args.memory_of[0], int(args.memory_of[1])))
         return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which operators of torchvision it does without
-    origin = provenance(0, f"python benchmarks/bench_efficiency.py {' '.join(sys.argv[1:])}".strip())
+    origin = provenance(0, f"python benchmarks/bench_efficiency.py {repeatable(sys.argv[1:])}".strip())
     rows = []
     with contextlib.ExitStack() as stack:
         folder = args.files or Path(stack.enter_context(tempfile.TemporaryDirectory()))

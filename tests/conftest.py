@@ -19,6 +19,43 @@ TOOLS = {
 }
 
 
+# Files that take longest, the longest first. A file stays in one process, and one that begins last leaves the other
+# processes idle. (Seconds change with the machine; the order hardly does.)
+LONGEST = (
+    "test_gpu_run_all.py",
+    "test_compile.py",
+    "test_export.py",
+    "test_tables.py",
+    "test_cuda.py",
+    "test_train.py",
+    "test_build.py",
+    "test_bench_efficiency.py",
+    "test_evaluate.py",
+    "test_values.py",
+    "test_resume.py",
+    "test_teacher.py",
+    "test_pretrain.py",
+    "test_reproduction.py",
+    "test_long_range.py",
+    "test_seeing.py",
+    "test_predict.py",
+    "test_multiprocess.py",
+    "test_report.py",
+    "test_synthetic.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Notebooks first, then the longest files, then the others as they are; the order within a file stays."""
+
+    def rank(item: pytest.Item) -> int:
+        if item.path.suffix == ".ipynb":
+            return -1
+        return LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
 def find_tool(name: str) -> str:
     """Return the path of a tool; without it skip the test, or fail it where RWKVLIB_STRICT is set."""
     for candidate in TOOLS.get(name, (name,)):
