@@ -45,7 +45,7 @@ serve: book ## serve the book on http://127.0.0.1:8000 (PORT=...)
 	$(BIN)/python book/build.py serve --port $(PORT)
 
 # One thread in each of several processes is faster than several threads in one.
-PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(THREADS)
+PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(THREADS) --durations=60 --durations-min=4
 
 # loadfile: the cells of a notebook share a kernel, so a file stays in one process.
 test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
