@@ -384,9 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the results; what is done there is skipped")
     parser.add_argument("--budget", type=float, default=570, metavar="SECONDS", help="of all parts together")
-    parser.add_argument(
-        "--parts", nargs="+", metavar="PART", help="only these; also tuning, profile, teacher"
-    )
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these; also tuning, profile, teacher")
     parser.add_argument("--table", type=Path, default=TABLE, help="of the training runs")
     parser.add_argument("--rehearse", action="store_true", help="the plan on a CPU, with tiny shapes; needs no GPU")
     parser.add_argument("--brought", type=Path, default=BROUGHT, help="what prepare.py has gathered")
