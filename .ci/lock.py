@@ -29,14 +29,14 @@ OF_CUDA_TORCH = re.compile(r"(nvidia-|cuda-|triton\b|pytorch-triton)", re.IGNORE
 
 
 def requirements() -> list[str]:
-    """Return what pyproject.toml asks for, in its base and in EXTRAS, without the project itself."""
+    """Returns what pyproject.toml asks for, in its base and in EXTRAS, without the project itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     groups = [project["dependencies"], *(project["optional-dependencies"][extra] for extra in EXTRAS)]
     return [line for group in groups for line in group if not line.startswith(project["name"] + "[")]
 
 
 def lock_lines(freeze: str) -> list[str]:
-    """Turn the output of `pip freeze` into the lock's lines."""
+    """Turns the output of `pip freeze` into the lock's lines."""
     lines = []
     for line in freeze.splitlines():
         pin = re.fullmatch(r"([A-Za-z0-9._-]+)==([^\s+]+)(\+\S+)?", line.strip())
@@ -49,7 +49,7 @@ def lock_lines(freeze: str) -> list[str]:
 
 
 def main() -> None:
-    """Resolve, freeze, write."""
+    """Resolves, freezes, writes."""
     with tempfile.TemporaryDirectory() as folder:
         venv.create(folder, with_pip=True)
         python = f"{folder}/bin/python"

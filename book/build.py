@@ -51,7 +51,7 @@ SKIPPED_SUFFIXES = {".pyc", ".pyo", ".so", ".o", ".tmp", ".nbi", ".nbc"}
 
 
 def input_files(root: Path, names: Iterable[str]) -> list[Path]:
-    """Return the files under `names` (files or folders, relative to `root`), without caches, in a fixed order."""
+    """Returns the files under `names` (files or folders, relative to `root`), without caches, in a fixed order."""
     files = []
     for name in names:
         top = root / name
@@ -65,7 +65,7 @@ def input_files(root: Path, names: Iterable[str]) -> list[Path]:
 
 
 def digest(root: Path, names: Iterable[str], *more: str) -> str:
-    """Hash the paths and contents of the files under `names`, and the strings in `more`, to 16 hex digits."""
+    """Hashes the paths and contents of the files under `names`, and the strings in `more`, to 16 hex digits."""
     sha = hashlib.sha256()
     for path in input_files(root, names):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -76,7 +76,7 @@ def digest(root: Path, names: Iterable[str], *more: str) -> str:
 
 
 def execution_key(root: Path = ROOT) -> str:
-    """Name the folder of executed notebooks: it changes with whatever they run against, never with a notebook."""
+    """Names the folder of executed notebooks: it changes with whatever they run against, never with a notebook."""
     profile = os.environ.get("RWKVLIB_PROFILE", "fast")
     # results/book is about the chapters: their text names it, their code does not read it.
     results = [path.relative_to(root).as_posix() for path in (root / "results").glob("*") if path.name != "book"]
@@ -85,7 +85,7 @@ def execution_key(root: Path = ROOT) -> str:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of Sphinx and of the kernels: this Python, and output that repeats."""
+    """Returns the environment of Sphinx and of the kernels: this Python, and output that repeats."""
     env = dict(os.environ)
     env["PATH"] = str(Path(sys.executable).parent) + os.pathsep + env.get("PATH", "")
     env["JUPYTER_PREFER_ENV_PATH"] = "1"  # a kernel named python3 in the user's home must not win over ours
@@ -95,7 +95,7 @@ def environment() -> dict[str, str]:
 
 
 def fetch_assets(root: Path = ROOT) -> Path:
-    """Install the pinned npm packages and copy what pages load to _build/assets; return that folder.
+    """Installs the pinned npm packages and copies what pages load to _build/assets; returns that folder.
 
     Nothing is fetched when the lock file is the one of the last successful fetch.
     """
@@ -140,7 +140,7 @@ def fetch_assets(root: Path = ROOT) -> Path:
 
 
 def load_script(path: Path):
-    """Import a script of the book by its path."""
+    """Imports a script of the book by its path."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -148,7 +148,7 @@ def load_script(path: Path):
 
 
 def with_solutions() -> bool:
-    """Tell whether the pages show solutions: yes, unless the environment says RWKVLIB_SOLUTIONS=0."""
+    """Tells whether the pages show solutions: yes, unless the environment says RWKVLIB_SOLUTIONS=0."""
     switch = os.environ.get("RWKVLIB_SOLUTIONS", "1")
     if switch not in ("0", "1"):
         raise SystemExit(f"RWKVLIB_SOLUTIONS: expected 0 or 1, got {switch!r}")
@@ -156,7 +156,7 @@ def with_solutions() -> bool:
 
 
 def write_config(root: Path, cache: Path) -> Path:
-    """Write _build/config.yml: _config.yml with the folder of executed notebooks and the measured numbers filled in."""
+    """Writes _build/config.yml: _config.yml with the folder of executed notebooks and the measured numbers in it."""
     import yaml
 
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8"))
@@ -176,7 +176,7 @@ def write_config(root: Path, cache: Path) -> Path:
 
 
 def execute_ahead(root: Path, cache: Path) -> None:
-    """Execute the notebooks of the contents that the cache lacks, several at a time; see book/execute.py."""
+    """Executes the notebooks of the contents that the cache lacks, several at a time; see book/execute.py."""
     import yaml
 
     options = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8")).get("execute", {})
@@ -188,7 +188,7 @@ def execute_ahead(root: Path, cache: Path) -> None:
 
 
 def build_html(root: Path = ROOT, assets: bool = True) -> int:
-    """Build `root`'s book into _build/html; return the exit code, 0 only for a build without warnings."""
+    """Builds `root`'s book into _build/html; returns the exit code, 0 only for a build without warnings."""
     start = time.perf_counter()
     build = root / "_build"
     page = build / "html/index.html"
@@ -230,7 +230,7 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
 
 
 def check_links(root: Path = ROOT) -> int:
-    """Follow the links to other sites; return 1 when one is dead. Needs a built book and the internet."""
+    """Follows the links to other sites; returns 1 when one is dead. Needs a built book and the internet."""
     config = root / "_build/config.yml"
     if not config.is_file():
         print("There is no book yet: run `make book` first.", file=sys.stderr)
@@ -241,7 +241,7 @@ def check_links(root: Path = ROOT) -> int:
 
 
 def model_order(shown: str, state: dict) -> list[str]:
-    """Order the widgets of a notebook's `state` by what they are and where they are shown, not by their random names.
+    """Orders the widgets of a notebook's `state` by what they are and where they are shown, not by their random names.
 
     Args:
         shown: the cells' text; widgets named in it come first, each followed by the widgets that it is made of.
@@ -269,7 +269,7 @@ def model_order(shown: str, state: dict) -> list[str]:
 
 
 def normalise(notebook):
-    """Return `notebook` (nbformat 4) as it is committed: no timestamps, editor settings, or random widget names."""
+    """Returns `notebook` (nbformat 4) as it is committed: no timestamps, editor settings, or random widget names."""
     import nbformat
 
     kept = ("kernelspec", "language_info", "widgets", "mystnb", "title", "authors")
@@ -303,7 +303,7 @@ def normalise(notebook):
 
 
 def execute_notebook(path: Path, timeout: int = 1800) -> float:
-    """Execute the notebook at `path` in a fresh kernel, store outputs in place, and return the seconds taken.
+    """Executes the notebook at `path` in a fresh kernel, stores outputs in place, and returns the seconds taken.
 
     The file is replaced only after every cell has run; a failing cell leaves it as it was.
     """
@@ -332,7 +332,7 @@ def execute_notebook(path: Path, timeout: int = 1800) -> float:
 
 
 def execute_notebooks(paths: list[Path]) -> int:
-    """Execute the notebooks in place, one after the other; return 1 when one fails, after trying all."""
+    """Executes the notebooks in place, one after the other; returns 1 when one fails, after trying all."""
     os.environ.update(environment())
     failed = []
     for path in paths:
@@ -351,7 +351,7 @@ def execute_notebooks(paths: list[Path]) -> int:
 
 
 def serve(root: Path = ROOT, port: int = 8000) -> int:
-    """Serve _build/html on 127.0.0.1 until interrupted."""
+    """Serves _build/html on 127.0.0.1 until interrupted."""
     html = root / "_build/html"
     if not (html / "index.html").is_file():
         print("There is no book yet: run `make book` first.", file=sys.stderr)
@@ -367,7 +367,7 @@ def serve(root: Path = ROOT, port: int = 8000) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; see the module's text."""
+    """Runs one command; see the module's text."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     html = commands.add_parser("html", help="execute the notebooks and render the pages")

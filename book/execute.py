@@ -21,7 +21,7 @@ from jupyter_cache.executors.utils import single_nb_execution
 
 
 def missing(cache, paths: list[Path]) -> list[Path]:
-    """Return the notebooks that the cache has no outputs of."""
+    """Returns the notebooks that the cache has no outputs of."""
     found = []
     for path in paths:
         try:
@@ -32,7 +32,7 @@ def missing(cache, paths: list[Path]) -> list[Path]:
 
 
 def execute(cache, paths: list[Path], timeout: int, jobs: int) -> None:
-    """Execute notebooks, the largest first, and put those that succeed into the cache."""
+    """Executes notebooks, the largest first, and puts those that succeed into the cache."""
     lock = threading.Lock()  # the cache is one database
 
     def run(path: Path) -> None:
@@ -48,7 +48,7 @@ def execute(cache, paths: list[Path], timeout: int, jobs: int) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Read the arguments, execute what is missing."""
+    """Reads the arguments, executes what is missing."""
     folder, timeout, *names = argv
     cache, jobs = get_cache(folder), min(os.cpu_count() or 1, 8)
     paths = missing(cache, [Path(name) for name in names])

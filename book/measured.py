@@ -17,7 +17,7 @@ LINES_A_MINUTE = 12  # of code, which is read slowly
 
 
 def result(root: Path, name: str) -> dict:
-    """Return results/<name>.json, or an empty dictionary before it is measured."""
+    """Returns results/<name>.json, or an empty dictionary before it is measured."""
     path = root / "results" / f"{name}.json"
     return json.loads(path.read_text(encoding="utf8")) if path.is_file() else {}
 
@@ -37,7 +37,7 @@ def minutes_to_read(path: Path) -> int:
 
 
 def chapters(root: Path) -> dict[str, dict]:
-    """Return for each chapter, by its number: file, title, minutes to read, seconds to run on a CPU and on a GPU."""
+    """Returns for each chapter, by its number: file, title, minutes to read, seconds to run on a CPU and on a GPU."""
     measured = result(root, "book/quality").get("seconds_per_chapter", {})
     on_gpu = result(root, "book/quality_gpu").get("seconds_per_chapter", {})
     found = {}
@@ -54,12 +54,12 @@ def chapters(root: Path) -> dict[str, dict]:
 
 
 def seconds(value: float | None) -> str:
-    """Write a measured time, or a dash where there is none."""
+    """Writes a measured time, or a dash where there is none."""
     return "–" if value is None else f"{value:.0f}"
 
 
 def times(root: Path) -> dict[str, str]:
-    """Return `time_NN` for each chapter, and `chapter_times`, a table of all."""
+    """Returns `time_NN` for each chapter, and `chapter_times`, a table of all."""
     found = chapters(root)
     texts = {}
     timed_on_gpu = any(chapter["gpu"] is not None for chapter in found.values())
@@ -83,7 +83,7 @@ def times(root: Path) -> dict[str, str]:
 
 
 def synthetic_model(root: Path) -> dict[str, str]:
-    """Return what is known of the weights that the library brings along."""
+    """Returns what is known of the weights that the library brings along."""
     run = result(root, "training/synthetic_t_128")
     scores = run["mean"]
     return {
@@ -100,7 +100,7 @@ def synthetic_model(root: Path) -> dict[str, str]:
 
 
 def audits(root: Path) -> dict[str, str]:
-    """Return what the leakage audits of the real sets found."""
+    """Returns what the leakage audits of the real sets found."""
     texts = {}
     for name in ("acdc", "busi", "cvc_clinicdb", "kvasir_seg", "isic2017", "glas"):
         audit = result(root, f"audit/{name}")
@@ -135,7 +135,7 @@ def audits(root: Path) -> dict[str, str]:
 
 
 def experiments(root: Path) -> dict[str, str]:
-    """Return what the long-range experiment gave."""
+    """Returns what the long-range experiment gave."""
     models = result(root, "synthetic/long_range")["models"]
     return {
         "long_range_unet3_radius": str(models["U-Net, 3 levels"]["receptive_field_radius"]),
@@ -144,7 +144,7 @@ def experiments(root: Path) -> dict[str, str]:
 
 
 def intervals(root: Path) -> dict[str, str]:
-    """Return how often 95 % intervals over three runs hold the true mean, in per cent, by `experiments/coverage.py`."""
+    """Returns how often 95 % intervals over three runs hold the true mean, in per cent: `experiments/coverage.py`."""
     rows = result(root, "statistics/coverage").get("rows", [])
 
     def shares(method: str, *distributions: str, dominates: str | None = None) -> list[float]:
@@ -166,7 +166,7 @@ def intervals(root: Path) -> dict[str, str]:
 
 
 def latency(root: Path) -> dict[str, str]:
-    """Return how many times the U-Net's seconds and MiB one image takes, by network and size."""
+    """Returns how many times the U-Net's seconds and MiB one image takes, by network and size."""
     rows = {(row["model"], row["size"]): row for row in result(root, "bench/efficiency_cpu")["rows"]}
     texts = {}
     for model in "tsb":
@@ -181,5 +181,5 @@ def latency(root: Path) -> dict[str, str]:
 
 
 def numbers(root: Path = ROOT) -> dict[str, str]:
-    """Return the text of every name that the pages may use."""
+    """Returns the text of every name that the pages may use."""
     return times(root) | synthetic_model(root) | audits(root) | experiments(root) | intervals(root) | latency(root)

@@ -64,7 +64,7 @@ class Book:
 
 
 def read_book(root: Path = ROOT) -> Book:
-    """Read the titles and labels of all chapters."""
+    """Reads the titles and labels of all chapters."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8"))
     book = Book(root, config["sphinx"]["config"]["html_baseurl"].rstrip("/"))
     for path in sorted((root / "notebooks").glob("*.ipynb")):
@@ -90,23 +90,23 @@ def read_book(root: Path = ROOT) -> Book:
 
 
 def plain_latex(text: str) -> str:
-    """Return a BibTeX field as text."""
+    """Returns a BibTeX field as text."""
     return Text.from_latex(text).render_as("text")
 
 
 def people(entry) -> list[str]:
-    """Return the last names of an entry's authors."""
+    """Returns the last names of an entry's authors."""
     return [plain_latex(" ".join(p.prelast_names + p.last_names)) for p in entry.persons["author"]]
 
 
 def short(entry) -> str:
-    """Return the authors of an entry as a citation names them."""
+    """Returns the authors of an entry as a citation names them."""
     names = people(entry)
     return names[0] if len(names) == 1 else " and ".join(names) if len(names) == 2 else f"{names[0]} et al."
 
 
 def reference(entry) -> str:
-    """Return an entry's line in the list of references."""
+    """Returns an entry's line in the list of references."""
     get = entry.fields.get
     venue = get("journal") or get("booktitle") or get("publisher") or get("howpublished") or ""
     text = f"{', '.join(people(entry))} ({get('year')}). *{plain_latex(get('title'))}*."
@@ -122,7 +122,7 @@ def reference(entry) -> str:
 
 
 def included(path: Path, options: dict[str, str]) -> str:
-    """Return the part of a file that a literalinclude with these options shows."""
+    """Returns the part of a file that a literalinclude with these options shows."""
     lines = path.read_text(encoding="utf8").splitlines()
     if name := options.get("pyobject"):
         tree = ast.parse("\n".join(lines))
@@ -148,11 +148,11 @@ class Converter:
         self.cell = ""
 
     def fail(self, what: str) -> ValueError:
-        """Return the error for something that this module does not know."""
+        """Returns the error for something that this module does not know."""
         return ValueError(f"{self.notebook}, cell {self.cell}: {what}")
 
     def label(self, name: str) -> tuple[Label, str]:
-        """Return what a label stands for, and " of <chapter>" where that is another one."""
+        """Returns what a label stands for, and " of <chapter>" where that is another one."""
         if name not in self.book.labels:
             raise self.fail(f"no label {name!r}")
         label = self.book.labels[name]
@@ -160,11 +160,11 @@ class Converter:
         return label, there
 
     def chapter(self, name: str, text: str = "") -> str:
-        """Return a link to the plain edition of a chapter."""
+        """Returns a link to the plain edition of a chapter."""
         return f"[{text or self.book.titles[name]}]({name}.ipynb)"
 
     def role(self, match: re.Match) -> str:
-        """Return what stands for a role."""
+        """Returns what stands for a role."""
         name, content = match.groups()
         named = re.fullmatch(r"(.*?)\s*<([^>]+)>", content, re.DOTALL)
         text, target = (named[1], named[2]) if named else ("", content)
@@ -194,7 +194,7 @@ class Converter:
         raise self.fail(f"unknown role {name!r}")
 
     def inline(self, text: str) -> str:
-        """Resolve roles and substitutions."""
+        """Resolves roles and substitutions."""
 
         def number(match: re.Match) -> str:
             if match[1] not in self.book.numbers:
@@ -204,7 +204,7 @@ class Converter:
         return ROLE.sub(self.role, re.sub(r"\{\{ *(\w+) *\}\}", number, TARGET.sub("", text)))
 
     def directive(self, name: str, argument: str, body: list[str]) -> str:
-        """Return the Markdown that stands for a directive."""
+        """Returns the Markdown that stands for a directive."""
         options = {}
         while body and (option := re.match(r"^:([a-z-]+):\s*(.*)$", body[0])):
             options[option[1]] = option[2].strip().strip('"')
@@ -232,11 +232,11 @@ class Converter:
 
     @staticmethod
     def details(number: int, text: str) -> str:
-        """Return a solution that opens at a click."""
+        """Returns a solution that opens at a click."""
         return f"<details><summary>Solution to exercise {number}</summary>\n\n{text.strip()}\n\n</details>"
 
     def convert(self, text: str) -> str:
-        """Convert a cell's text."""
+        """Converts a cell's text."""
         lines, position = text.splitlines(), 0
         done: list[str] = []  # what stands outside a solution, and finished solutions
         inside: list[str] = []  # what stands in the open one
@@ -282,7 +282,7 @@ class Converter:
 
 
 def plain(path: Path, book: Book) -> nbformat.NotebookNode:
-    """Return the plain edition of the notebook at `path`."""
+    """Returns the plain edition of the notebook at `path`."""
     notebook = nbformat.read(path, as_version=4)
     converter = Converter(book, path.stem)
     cells, figures = [], 0
@@ -317,14 +317,14 @@ def plain(path: Path, book: Book) -> nbformat.NotebookNode:
 
 
 def editions(root: Path = ROOT) -> dict[str, str]:
-    """Return the text of every file of the plain edition by its name."""
+    """Returns the text of every file of the plain edition by its name."""
     book = read_book(root)
     paths = sorted((root / "notebooks").glob("*.ipynb"))
     return {path.name: nbformat.writes(plain(path, book)) + "\n" for path in paths}
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write or compare."""
+    """Writes or compares."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
     args = parser.parse_args(argv)

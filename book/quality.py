@@ -20,20 +20,20 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
 
 def pages() -> list[str]:
-    """Return the names of the built pages, relative to the book's folder."""
+    """Returns the names of the built pages, relative to the book's folder."""
     folders = (HTML / "book", HTML / "book/api", HTML / "notebooks")
     return sorted(path.relative_to(HTML).as_posix() for folder in folders for path in folder.glob("*.html"))
 
 
 def violations(page) -> list[str]:
-    """Run axe-core on an open page and return what breaks WCAG 2.1 A or AA: rule, number of places, the first ones."""
+    """Runs axe-core on an open page and returns what breaks WCAG 2.1 A or AA: rule, number of places, first ones."""
     page.add_script_tag(path=str(ROOT / "_build/axe.min.js"))
     found = page.evaluate("rules => axe.run(document, {runOnly: rules}).then(r => r.violations)", RULES)
     return [f"{v['id']} ({len(v['nodes'])}): {[str(n['target']) for n in v['nodes'][:3]]}" for v in found]
 
 
 def count_violations() -> dict[str, int]:
-    """Return the number of broken rules of every page, in light and in dark mode, at 1280 and at 390 pixels."""
+    """Returns the number of broken rules of every page, in light and in dark mode, at 1280 and at 390 pixels."""
     from playwright.sync_api import sync_playwright
 
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -56,7 +56,7 @@ def count_violations() -> dict[str, int]:
 
 
 def notebook_counts() -> dict[str, int]:
-    """Count the figures and exercises of the chapters, and those with alternative text or a solution in tested code."""
+    """Counts the figures and exercises of the chapters, and those with alternative text or a solution in code."""
     names = ("figures", "figures_with_alt", "live", "exercises", "solutions", "solutions_with_code")
     counts = dict.fromkeys(names, 0)
     for path in sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb")):
@@ -81,7 +81,7 @@ def notebook_counts() -> dict[str, int]:
 
 
 def seconds_per_chapter() -> dict[str, float]:
-    """Return how long each chapter took when the book was built, from the cache of executed notebooks."""
+    """Returns how long each chapter took when the book was built, from the cache of executed notebooks."""
     from jupyter_cache import get_cache
 
     times = {}
@@ -92,7 +92,7 @@ def seconds_per_chapter() -> dict[str, float]:
 
 
 def main() -> int:
-    """Measure and write the file under a temporary name first."""
+    """Measures and writes the file under a temporary name first."""
     if not (HTML / "index.html").is_file():
         print("There is no book yet: run `make book` first.", file=sys.stderr)
         return 1

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def raw(text: str) -> nodes.raw:
-    """Return HTML that is written as it is."""
+    """Returns HTML that is written as it is."""
     return nodes.raw("", text, format="html")
 
 
@@ -71,7 +71,7 @@ class Exercise(ExerciseDirective):
 
 
 def remove_solutions(app: Sphinx, doctree: nodes.document) -> None:
-    """Take the solutions out of a page when the book is built without them; their cells have run all the same."""
+    """Takes the solutions out of a page when the book is built without them; their cells have run all the same."""
     from sphinx_exercise.nodes import solution_node
 
     if not app.config.rwkv_solutions:
@@ -93,7 +93,7 @@ def link_plain_edition(app: Sphinx, pagename: str, templatename: str, context: d
 
 
 def write_sitemap(app: Sphinx, error: Exception | None) -> None:
-    """Write sitemap.xml, the list of pages for search engines."""
+    """Writes sitemap.xml, the list of pages for search engines."""
     if error or app.builder.name != "html":
         return
     base = app.config.html_baseurl.rstrip("/")

@@ -59,7 +59,7 @@ def why_no_device() -> str:
 
 
 def compile_kernel(device: torch.device) -> dict[str, Any]:
-    """Compile the kernel for the device, or take it from the cache: state "ok", "missing" (and what to install) or
+    """Compiles the kernel for the device, or takes it from the cache: state "ok", "missing" (and what to install) or
     "failed", seconds, why."""
     if device.type != "cuda":
         return dict(state="absent", seconds=None, why=why_no_device())

@@ -20,7 +20,7 @@ LIBRARIES = ("torch", "numpy", "numba", "monai", "kornia", "accelerate", "scipy"
 
 
 def cpu_model() -> str:
-    """Return the processor's name as the system gives it, or the machine's architecture."""
+    """Returns the processor's name as the system gives it, or the machine's architecture."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -31,7 +31,7 @@ def cpu_model() -> str:
 
 
 def hardware() -> dict[str, Any]:
-    """Return the CPU's name, the cores this process may use, and the GPU's name and memory, or None for no GPU."""
+    """Returns the CPU's name, the cores this process may use, and the GPU's name and memory, or None for no GPU."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -43,7 +43,7 @@ def hardware() -> dict[str, Any]:
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python, rwkvlib and the installed libraries that can change a number."""
+    """Returns the versions of Python, rwkvlib and the installed libraries that can change a number."""
     versions = {"python": platform.python_version()}
     for name in ("rwkvlib", *LIBRARIES):
         try:
@@ -60,7 +60,7 @@ def library_versions() -> dict[str, str]:
 
 
 def git_commit(folder: Path | str | None = None) -> str | None:
-    """Return the commit of the checkout around `folder`, with `-dirty` after uncommitted changes, or None outside one.
+    """Returns the commit of the checkout around `folder`, with `-dirty` after uncommitted changes, or None outside one.
 
     The variable RWKVLIB_COMMIT, where it is set, names the commit instead: of a tree that was copied elsewhere without
     its history, or with that of another commit.
@@ -79,7 +79,7 @@ def git_commit(folder: Path | str | None = None) -> str | None:
 
 
 def repeatable(arguments: list[str]) -> str:
-    """Return arguments of a command as they are typed in a shell, to be run again from the same folder. Of an absolute
+    """Returns arguments of a command as they are typed in a shell, to be run again from the same folder. Of an absolute
     path only the base name stays, also in key=value: a result must not say where somebody keeps their files.
     """
     shown = []
@@ -94,7 +94,7 @@ def repeatable(arguments: list[str]) -> str:
 
 
 def provenance(seed: int | None, command: str | None = None) -> dict[str, Any]:
-    """Describe the present run, for storing beside the numbers it gives.
+    """Describes the present run, for storing beside the numbers it gives.
 
     Args:
         seed: the seed of the run's random numbers, or None for a run that draws none.
@@ -116,7 +116,7 @@ def provenance(seed: int | None, command: str | None = None) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Turn NumPy and torch numbers and arrays into Python's, and non-finite floats into None: JSON has neither."""
+    """Turns NumPy and torch numbers and arrays into Python's, and non-finite floats into None: JSON has neither."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, dict):
@@ -129,7 +129,7 @@ def _plain(value: Any) -> Any:
 
 
 def to_json(value: Any) -> str:
-    """Return `value` as JSON: numbers of NumPy and torch become plain ones, NaN and infinity null.
+    """Returns `value` as JSON: numbers of NumPy and torch become plain ones, NaN and infinity null.
 
     Raises: TypeError: `value` holds something that JSON cannot.
     """
@@ -137,7 +137,7 @@ def to_json(value: Any) -> str:
 
 
 def write_result(path: Path | str, result: dict[str, Any]) -> Path:
-    """Write `result` as JSON to `path`, under a temporary name first, so that no reader meets half a file.
+    """Writes `result` as JSON to `path`, under a temporary name first, so that no reader meets half a file.
 
     Numbers of NumPy and torch become plain ones; NaN and infinity become null.
 

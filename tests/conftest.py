@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def find_tool(name: str) -> str:
-    """Return the path of a tool; without it skip the test, or fail it where RWKVLIB_STRICT is set."""
+    """Returns the path of a tool; without it skips the test, or fails it where RWKVLIB_STRICT is set."""
     for candidate in TOOLS.get(name, (name,)):
         path = shutil.which(candidate)
         if path:

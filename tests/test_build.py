@@ -20,7 +20,7 @@ spec.loader.exec_module(build)
 
 
 def write_notebook(path: Path, *sources: str) -> None:
-    """Write an unexecuted notebook with a title and one code cell for each of `sources`."""
+    """Writes an unexecuted notebook with a title and one code cell for each of `sources`."""
     cells = [nbformat.v4.new_markdown_cell("# A chapter")]
     cells += [nbformat.v4.new_code_cell(source) for source in sources]
     for number, cell in enumerate(cells):
@@ -51,19 +51,19 @@ def book(tmp_path):
 
 
 def run(book: Path) -> subprocess.CompletedProcess:
-    """Build `book` in its own process, as make does."""
+    """Builds `book` in its own process, as make does."""
     command = [sys.executable, str(SCRIPT), "html", "--root", str(book), "--no-assets"]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
 
 
 def executions(book: Path) -> int:
-    """Count how often the notebook has been executed."""
+    """Counts how often the notebook has been executed."""
     path = book / "runs.txt"
     return len(path.read_text()) if path.exists() else 0
 
 
 def page(book: Path) -> str:
-    """Return the notebook's page."""
+    """Returns the notebook's page."""
     return (book / "_build/html/notebooks/one.html").read_text()
 
 

@@ -29,7 +29,7 @@ def book():
 
 
 def edition(path: Path) -> nbformat.NotebookNode:
-    """Return the committed plain edition of a chapter."""
+    """Returns the committed plain edition of a chapter."""
     return nbformat.read(path.parent / "plain" / path.name, as_version=4)
 
 
@@ -62,7 +62,7 @@ def test_text_is_plain_and_its_links_lead_somewhere(path):
 
 
 def converted(book, text: str) -> str:
-    """Convert one cell of chapter 4."""
+    """Converts one cell of chapter 4."""
     return plain.Converter(book, "04_wkv").convert(text)
 
 

@@ -25,13 +25,13 @@ each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path
 
 
 def requirements(extras: tuple[str, ...]) -> set[str]:
-    """Return the requirements of the base and of `extras`, in one spelling."""
+    """Returns the requirements of the base and of `extras`, in one spelling."""
     lines = PROJECT["dependencies"] + [line for extra in extras for line in PROJECT["optional-dependencies"][extra]]
     return {str(Requirement(line)) for line in lines if Requirement(line).name != "rwkvlib"}
 
 
 def committed_text() -> list[tuple[str, str]]:
-    """Return the path and text of every tracked text file."""
+    """Returns the path and text of every tracked text file."""
     command = ["git", "-C", str(ROOT), "ls-files", "-z"]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode:
@@ -45,7 +45,7 @@ def committed_text() -> list[tuple[str, str]]:
 
 
 def cells(path: Path, kind: str = "code") -> list[dict]:
-    """Return a notebook's non-empty cells of one kind, sources joined."""
+    """Returns a notebook's non-empty cells of one kind, sources joined."""
     found = []
     for cell in json.loads(path.read_text())["cells"]:
         cell["source"] = "".join(cell["source"])
@@ -137,6 +137,19 @@ def test_no_build_product_is_committed():
     if result.returncode:
         pytest.skip("not a git checkout")
     assert not [name for name in result.stdout.splitlines() if products.search(name)]
+
+
+def test_docstrings_speak_in_one_voice():
+    """A function "Returns ...", it is not told to "Return ...": the third person, or a noun."""
+    told = {"Return", "Read", "Write", "Make", "Build", "Run", "Execute", "Compile", "Count", "Draw", "Tell"}
+    found = []
+    for path, text in committed_text():
+        for node in ast.walk(ast.parse(text)) if path.endswith(".py") else ():
+            if isinstance(node, ast.FunctionDef) and not node.name.startswith("test_"):
+                words = (ast.get_docstring(node) or "").split()
+                if words and words[0].rstrip(",.") in told:
+                    found.append(f"{path}: {node.name}: {' '.join(words[:4])}")
+    assert not found
 
 
 @each_notebook

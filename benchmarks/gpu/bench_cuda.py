@@ -174,7 +174,7 @@ def reason(error: BaseException, warned: Iterable[warnings.WarningMessage] = ())
 
 
 def free() -> None:
-    """Give back what nobody holds any more: a failed call's tensors hang on frames and cycles."""
+    """Gives back what nobody holds any more: a failed call's tensors hang on frames and cycles."""
     gc.collect()
     torch.cuda.empty_cache()
 
@@ -217,7 +217,7 @@ def textbook_macros() -> dict[str, str]:
 
 
 def compile_textbook(arch: str) -> bytes:
-    """Compile textbook_wkv.cu by NVRTC, with the options of bi_wkv.cu; needs no GPU."""
+    """Compiles textbook_wkv.cu by NVRTC, with the options of bi_wkv.cu; needs no GPU."""
     cuda.nvrtc_version()  # says what is missing
     from cuda.core import Program, ProgramOptions
 

@@ -176,7 +176,7 @@ def start(command: Sequence[str], log: Path) -> subprocess.Popen:
 
 
 def stop(process: subprocess.Popen) -> None:
-    """End a process and whatever it has started."""
+    """Ends a process and whatever it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -218,7 +218,7 @@ def read_json(path: Path, substitute: Mapping[str, str] | None = None) -> dict |
 
 
 def run_part(part: Part, out: Path, seconds: float) -> str:
-    """Run one part for at most so many seconds, and write its file. Returns its status."""
+    """Runs one part for at most so many seconds, and write its file. Returns its status."""
     from rwkvlib.provenance import provenance, write_result
 
     began = time.monotonic()
@@ -286,7 +286,7 @@ def recipe_of(run: dict) -> dict:
 
 
 def train_at_once(runs: Sequence[dict], folder: Path, seconds: float) -> Iterator[tuple[str, dict | None, str, str]]:
-    """Train and score some runs at the same time. Yields of each its name, result (None: there is none), status and
+    """Trains and scores some runs at the same time. Yields of each its name, result (None: there is none), status and
     output."""
     import yaml
 
@@ -308,7 +308,7 @@ def train_at_once(runs: Sequence[dict], folder: Path, seconds: float) -> Iterato
 
 
 def train_pairs(table: Path, out: Path, brought: Path, seconds: float) -> str:
-    """Train and score as many pairs of the table as the time allows, and gather them in training.json."""
+    """Trains and scores as many pairs of the table as the time allows, and gathers them in training.json."""
     from rwkvlib.provenance import provenance, write_result
 
     end, failed = time.monotonic() + seconds, {}
@@ -360,7 +360,7 @@ def run_all(
     table: Path = TABLE,
     brought: Path = BROUGHT,
 ) -> dict[str, str]:
-    """Run the parts that are not done yet, within so many seconds in all. Returns the status of each."""
+    """Runs the parts that are not done yet, within so many seconds in all. Returns the status of each."""
     end, statuses = time.monotonic() + budget, {}
     out.mkdir(parents=True, exist_ok=True)
     for part in parts:

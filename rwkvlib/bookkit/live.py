@@ -21,7 +21,7 @@ MAX_BYTES = 600_000
 
 
 def png(figure: Figure, dpi: int, colours: int = 128) -> bytes:
-    """Draw `figure` as a PNG of at most `colours` colours, which is far smaller than a full-colour one; close it."""
+    """Draws `figure` as a PNG of at most `colours` colours, which is far smaller than a full-colour one; close it."""
     import matplotlib.pyplot as plt
     from PIL import Image
 
@@ -35,13 +35,13 @@ def png(figure: Figure, dpi: int, colours: int = 128) -> bytes:
 
 
 def image(picture: bytes, alt: str) -> str:
-    """Return the HTML of a frame."""
+    """Returns the HTML of a frame."""
     data = base64.b64encode(picture).decode()
     return f'<img class="rwkv-live-frame" alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'
 
 
 def any_value(draw: Callable[[Any], Figure], values: Sequence[Any], alt: str, dpi: int) -> ipywidgets.VBox:
-    """Return a field that draws the figure of any number, for which Python must run; the pages hide it."""
+    """Returns a field that draws the figure of any number, for which Python must run; the pages hide it."""
     import ipywidgets
 
     whole = all(isinstance(value, numbers.Integral) for value in values)
@@ -72,7 +72,7 @@ def live(
     dpi: int = 100,
     fmt: str | Callable[[Any], str] = "{}",
 ) -> ipywidgets.VBox:
-    """Return a slider over `values` that shows one picture for each, also in a page without a kernel.
+    """Returns a slider over `values` that shows one picture for each, also in a page without a kernel.
 
     Args:
         frames: one matplotlib figure for each value, or a function from a value to its figure. Figures are closed.

@@ -23,14 +23,14 @@ PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def result_folders() -> list[Path]:
-    """Return where results are looked for: results/ in or above the working folder, the checkout, the package."""
+    """Returns where results are looked for: results/ in or above the working folder, the checkout, the package."""
     here = Path.cwd()
     folders = [folder / "results" for folder in (here, *here.parents)]
     return list(dict.fromkeys([*folders, PACKAGE.parent / "results", PACKAGE / "results"]))
 
 
 def find_result(name: str) -> Path:
-    """Return the path of a file below results/, in the checkout around the working folder or in the installed library.
+    """Returns the path of a file below results/, in the checkout around the working folder or in the installed library.
 
     Args:
         name: the file's path below results/, such as "bench/wkv_cpu.json".
@@ -53,7 +53,7 @@ def find_result(name: str) -> Path:
 
 
 def read_result(name: str) -> dict[str, Any]:
-    """Read results/<name>.json.
+    """Reads results/<name>.json.
 
     Args:
         name: as of `find_result`, with or without `.json`.
@@ -69,7 +69,7 @@ def read_result(name: str) -> dict[str, Any]:
 
 
 def reference_file(name: str) -> Path:
-    """Return the path of a file of reference numbers: in tests/data of the checkout, or in the installed library.
+    """Returns the path of a file of reference numbers: in tests/data of the checkout, or in the installed library.
 
     Args:
         name: the file's name, such as "golden_T_64.npz".
@@ -85,7 +85,7 @@ def reference_file(name: str) -> Path:
 
 
 def _text(value: Any, fmt: str | Callable[[Any], str] | None) -> str:
-    """Write one cell: a dash for nothing, floats to four significant digits, thousands apart by a comma as in the text,
+    """Writes one cell: a dash for nothing, floats to four significant digits, thousands apart by a comma as in text,
     and a minus sign before negative numbers, also within text."""
     if value is None or (isinstance(value, numbers.Real) and math.isnan(value)):
         return "–"
@@ -103,7 +103,7 @@ def _text(value: Any, fmt: str | Callable[[Any], str] | None) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write a p-value: two significant digits, and "< 0.0001" below that, as nobody needs to know how far."""
+    """Writes a p-value: two significant digits, and "< 0.0001" below that, as nobody needs to know how far."""
     return "–" if math.isnan(p) else "< 0.0001" if p < 0.0001 else f"{float(f'{p:.2g}'):.6f}".rstrip("0").rstrip(".")
 
 
@@ -114,7 +114,7 @@ def table(
     formats: Mapping[str, str | Callable[[Any], str]] | None = None,
     index: bool = False,
 ) -> HTML:
-    """Show a data frame as a table that scrolls inside its own box on a narrow page, numbers to the right.
+    """Shows a data frame as a table that scrolls inside its own box on a narrow page, numbers to the right.
 
     Args:
         df: the rows; columns named as readers should see them, units included.

@@ -17,7 +17,7 @@ PALETTE = {
 
 
 def use_style() -> None:
-    """Set matplotlib to the book's style for the rest of the session.
+    """Sets matplotlib to the book's style for the rest of the session.
 
     Figures are PNG at twice the resolution of the page, on white even where the page is dark: a transparent figure's
     black text would vanish there.

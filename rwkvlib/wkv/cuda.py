@@ -75,7 +75,7 @@ def nvrtc_version() -> str:
 
 
 def compile_kernels(dtype: torch.dtype, arch: str, log: object | None = None) -> bytes:
-    """Compile bi_wkv.cu for k and v of `dtype` and an architecture such as "sm_90", by NVRTC; needs no GPU.
+    """Compiles bi_wkv.cu for k and v of `dtype` and an architecture such as "sm_90", by NVRTC; needs no GPU.
 
     Args:
         log: an object with a method write, which is given the compiler's report on registers and memory.
@@ -163,7 +163,7 @@ class Kernels:
             self.functions = {name: self.module.get_kernel(name) for name in names}
 
     def launch(self, name: str, blocks: int, *arguments: Tensor | int | None) -> None:
-        """Run a kernel on PyTorch's current stream. Every argument takes 8 bytes: a pointer, which may be null, or an
+        """Runs a kernel on PyTorch's current stream. Every argument takes 8 bytes: a pointer, which may be null, or an
         integer."""
         from cuda.core import LaunchConfig, launch
 

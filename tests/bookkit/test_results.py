@@ -59,7 +59,7 @@ FRAME = pd.DataFrame(
 
 
 def cells(markup):
-    """Return each body cell of a table as (is a number, text)."""
+    """Returns each body cell of a table as (is a number, text)."""
     return [(bool(kind), text) for kind, text in re.findall(r"<td( class=\"rwkv-number\")?>([^<]*)</td>", markup)]
 
 

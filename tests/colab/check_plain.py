@@ -42,12 +42,12 @@ print(notebook.cells[-1].outputs[0].text)
 
 
 def git(*command: str) -> str:
-    """Run git and return what it prints."""
+    """Runs git and returns what it prints."""
     return subprocess.run(["git", *command], check=True, capture_output=True, text=True).stdout
 
 
 def main() -> int:
-    """Make clone, environment and folder, run, report."""
+    """Makes clone, environment and folder, runs, reports."""
     address, tag = re.search(r"git\+(https://[^@\"]+)@([^\"]+)", (ROOT / "book/setup_cell.py").read_text()).groups()
     lock = (ROOT / "requirements.lock").read_text().splitlines()
     pins = [line for line in lock if line.split("==")[0] in BROUGHT_ALONG]

@@ -110,8 +110,8 @@ def test_a_budget_holds_for_every_run(tmp_path, write_table):
     path = write_table(runs, budget_seconds=1.5)
     (tmp_path / "recipe.yaml").write_text("data: synthetic:8\nsize: 32\nepochs: 10000\nbatch_size: 4\n")
     table = sweep(path, tmp_path / "out", progress=False)
-    assert table["seconds"].between(1.5, 4).all() and list(table["model"]) == ["rwkv_unet_t", "unet"]
-    assert table["steps"][1] > table["steps"][0]
+    assert list(table["model"]) == ["rwkv_unet_t", "unet"]
+    assert (table["seconds"] >= 1.5).all() and (table["steps"] < 20_000).all(), "the time ends it, and not the epochs"
 
 
 @pytest.mark.parametrize(

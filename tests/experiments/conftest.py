@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def load_experiment():
-    """Return a function that imports the script of a name."""
+    """Returns a function that imports the script of a name."""
 
     def load(name: str):
         path = Path(__file__).resolve().parents[2] / "experiments" / f"{name}.py"

@@ -60,7 +60,7 @@ def kinds_of_errors(report: str) -> dict[str, int]:
 
 
 def run(sanitizer: str, tool: str, select: str) -> dict:
-    """Run one tool over the selected tests."""
+    """Runs one tool over the selected tests."""
     command = [sanitizer, "--tool", tool, "--error-exitcode", "9", "--target-processes", "application-only"]
     if tool == "memcheck":  # PyTorch asks the driver for things that it may not have, and handles the refusal
         command += ["--report-api-errors", "no"]

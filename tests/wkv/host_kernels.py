@@ -14,14 +14,14 @@ HERE = Path(__file__).parent
 
 
 def compile_host(folder: Path, compiler: str, dtype: torch.dtype, *flags: str, output: str = "kernels.so") -> Path:
-    """Compile bi_wkv.cu and host.h with g++ for k and v of that dtype and the block that cuda.py names at present."""
+    """Compiles bi_wkv.cu and host.h with g++ for k and v of that dtype and the block that cuda.py names at present."""
     return compile_source(
         Path(cuda.__file__).with_name("bi_wkv.cu"), folder / output, compiler, cuda.macros(dtype), *flags
     )
 
 
 def compile_source(source: Path, path: Path, compiler: str, macros: dict[str, str], *flags: str) -> Path:
-    """Compile any such file and host.h to `path`. A block has LANES * SEGMENTS threads, two of the macros."""
+    """Compiles any such file and host.h to `path`. A block has LANES * SEGMENTS threads, two of the macros."""
     names = re.findall(r"^KERNEL (\w+)\(", source.read_text(encoding="utf8"), re.MULTILINE)
     macros = macros | {"SOURCE": f'"{source.name}"', "EACH(F)": " ".join(f"F({name})" for name in names)}
     command = [

@@ -132,7 +132,7 @@ def synthetic_abdomen(
     taken = np.zeros(shape, dtype=bool)
 
     def put(where: np.ndarray, level: float | np.ndarray, organ: str | None = None, margin: np.ndarray | None = None):
-        """Fill what is still free; `margin` keeps a little fat around it free too."""
+        """Fills what is still free; `margin` keeps a little fat around it free too."""
         where = where & ~taken
         volume[where] = level[where] if isinstance(level, np.ndarray) else level
         if organ:
