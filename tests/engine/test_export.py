@@ -28,10 +28,11 @@ def test_the_file_gives_the_models_logits_for_any_batch(size, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
     torch.manual_seed(0)
     model = moved(create_model(f"rwkv_unet_{size}"))
-    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "model.onnx", 64))
+    pixels = 64 if size == "t" else 32  # the time grows with the number of sums that are written out
+    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "model.onnx", pixels))
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     for batch in (1, 3):
-        image = torch.rand(batch, 3, 64, 64)
+        image = torch.rand(batch, 3, pixels, pixels)
         (logits,) = session.run(["logits"], {"image": image.numpy()})
         with torch.no_grad():
             expected = model(normalise(image))
