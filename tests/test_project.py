@@ -132,11 +132,16 @@ def test_no_path_of_a_machine_is_committed():
 
 
 def test_no_build_product_is_committed():
-    products = re.compile(r"(^|/)(__pycache__|_build|node_modules|\.venv|\.ipynb_checkpoints|[^/]+\.egg-info)/|\.pyc$")
+    products = re.compile(
+        r"(^|/)(__pycache__|_build|node_modules|\.venv|\.ipynb_checkpoints|[^/]+\.egg-info)/|\.(pyc|whl)$"
+    )
     result = subprocess.run(["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True)
     if result.returncode:
         pytest.skip("not a git checkout")
-    assert not [name for name in result.stdout.splitlines() if products.search(name)]
+    names = result.stdout.splitlines()
+    assert not [name for name in names if products.search(name)]
+    files = [ROOT / name for name in names if (ROOT / name).is_file()]
+    assert not [path.name for path in files if path.stat().st_size > 8 * 2**20], "weights and data stay below 8 MiB"
 
 
 def test_docstrings_speak_in_one_voice():
