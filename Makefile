@@ -49,11 +49,11 @@ PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(THREAD
 
 # loadfile: the cells of a notebook share a kernel, so a file stays in one process.
 test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
-	$(PYTEST) --dist loadfile --no-loadscope-reorder tests --ignore=tests/book $(NOTEBOOKS) \
+	$(PYTEST) --dist loadfile --no-loadscope-reorder tests --ignore=tests/pages $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
-	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) tests/book
+	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) tests/pages
 
 plain: $(STAMP) ## write notebooks/plain/, the edition of the chapters for Colab
 	$(BIN)/python book/plain.py

@@ -13,7 +13,7 @@ class BuildWithResults(build_py):
     def run(self):
         super().run()
         if not self.editable_mode:  # an editable install reads them where they lie
-            for folder, name in (("results", "results"), ("tests/data", "reference")):
+            for folder, name in (("results", "results"), ("tests/reference", "reference")):
                 for source in Path(folder).rglob("*.*"):
                     if source.suffix in (".json", ".csv", ".npz"):
                         copy = Path(self.build_lib, "rwkvlib", name, source.relative_to(folder))

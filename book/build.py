@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = ROOT / "book/setup_cell.py"  # the one place that names the repository and the version to install
 
 # What a notebook's outputs depend on, apart from the notebook itself.
-EXECUTION_INPUTS = ("rwkvlib", "data_scripts", "configs", "results", "tests/data", "requirements.lock")
+EXECUTION_INPUTS = ("rwkvlib", "data_scripts", "configs", "results", "tests/reference", "requirements.lock")
 # What the pages depend on besides.
 PAGE_INPUTS = (
     *("_config.yml", "_toc.yml", "references.bib", "genindex.md", "README.md", "CHANGELOG.md", "book", "notebooks"),

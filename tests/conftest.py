@@ -18,6 +18,8 @@ TOOLS = {
     "nvcc": ("nvcc",),
 }
 
+TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])  # sizes of an RWKV-UNet that takes milliseconds
+
 
 # Files that take longest, the longest first. A file stays in one process, and one that begins last leaves the other
 # processes idle. (Seconds change with the machine; the order hardly does.)
@@ -90,3 +92,17 @@ def require_package():
 def require_tool():
     """A function from a tool's name, such as "g++", "nvcc" or "chromium", to its path; skips or fails without it."""
     return find_tool
+
+
+@pytest.fixture
+def write_recipe(tmp_path):
+    """A function that writes fields as a YAML recipe and returns its path."""
+
+    def write(name="recipe.yaml", **fields):
+        import yaml
+
+        given = dict(data="synthetic:8", size=32, epochs=3, batch_size=4, overrides=TINY) | fields
+        (tmp_path / name).write_text(yaml.safe_dump(given))
+        return tmp_path / name
+
+    return write

@@ -69,7 +69,7 @@ def read_result(name: str) -> dict[str, Any]:
 
 
 def reference_file(name: str) -> Path:
-    """Returns the path of a file of reference numbers: in tests/data of the checkout, or in the installed library.
+    """Returns the path of a file of reference numbers: in tests/reference of the checkout, or in the installed library.
 
     Args:
         name: the file's name, such as "golden_T_64.npz".
@@ -77,7 +77,7 @@ def reference_file(name: str) -> Path:
     Raises:
         FileNotFoundError: no such file; the message lists where it was looked for.
     """
-    folders = [PACKAGE.parent / "tests/data", PACKAGE / "reference"]
+    folders = [PACKAGE.parent / "tests/reference", PACKAGE / "reference"]
     for folder in folders:
         if (folder / name).is_file():
             return folder / name

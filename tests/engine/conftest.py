@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from rwkvlib.engine.config import TrainConfig
-
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+from tests.conftest import TINY
 
 
 @pytest.fixture
@@ -21,20 +20,6 @@ def recipe():
         return TrainConfig(**given)
 
     return make
-
-
-@pytest.fixture
-def write_recipe(tmp_path):
-    """A function that writes fields as a YAML recipe and returns its path."""
-
-    def write(name="recipe.yaml", **fields):
-        import yaml
-
-        given = dict(data="synthetic:8", size=32, epochs=3, batch_size=4, overrides=TINY) | fields
-        (tmp_path / name).write_text(yaml.safe_dump(given))
-        return tmp_path / name
-
-    return write
 
 
 @pytest.fixture

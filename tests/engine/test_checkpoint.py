@@ -12,8 +12,7 @@ from rwkvlib import create_model, load_checkpoint, load_official, load_pretraine
 from rwkvlib.__main__ import main
 from rwkvlib.engine.checkpoint import load_encoder, save_checkpoint, write_file
 from rwkvlib.models.baselines import BASELINES, build_model
-
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+from tests.conftest import TINY
 
 
 def test_checkpoints_survive_the_round_trip(tmp_path):

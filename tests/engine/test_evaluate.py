@@ -17,8 +17,7 @@ from rwkvlib.engine import evaluate as engine
 from rwkvlib.engine.checkpoint import save_checkpoint
 from rwkvlib.engine.evaluate import check_cases, evaluate
 from rwkvlib.engine.metrics import published_columns, score
-
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+from tests.conftest import TINY
 
 
 class Reader(torch.nn.Module):

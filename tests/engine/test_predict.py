@@ -16,8 +16,7 @@ from rwkvlib.data.pixels import normalise
 from rwkvlib.engine.checkpoint import save_checkpoint
 from rwkvlib.engine.predict_files import overlay, predict_files
 from rwkvlib.models.folding import fold_batchnorm
-
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+from tests.conftest import TINY
 
 
 class Threshold(torch.nn.Module):

@@ -14,9 +14,8 @@ from rwkvlib.data import synthetic_polyps
 from rwkvlib.engine.evaluate import evaluate
 from rwkvlib.engine.predict import eval_mode, fold_batchnorm, inference_copy
 from rwkvlib.models.baselines import build_model
+from tests.conftest import TINY
 from tests.engine.test_evaluate import square, told
-
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
 
 
 @pytest.fixture

@@ -13,8 +13,7 @@ from rwkvlib.engine.checkpoint import load_checkpoint, load_state, states
 from rwkvlib.engine.config import PretrainConfig, load_config
 from rwkvlib.engine.pretrain import ImageFolder, accuracy, pretrain
 from rwkvlib.engine.train import train
-
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+from tests.conftest import TINY
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from rwkvlib.engine.train import train
 from rwkvlib.models import CONFIGS, Encoder
 from rwkvlib.models.encoder import override
 from rwkvlib.models.lite0 import Lite0
-
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
+from tests.conftest import TINY
 
 
 @pytest.fixture

@@ -25,9 +25,9 @@ from rwkvlib.engine.predict import normalise
 from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, train, typical_images
 from rwkvlib.layers import DropPath
 from rwkvlib.models.baselines import BASELINES
+from tests.conftest import TINY
 
 STATISTICS = re.compile(r"running_(mean|var)$|num_batches_tracked$")
-TINY = dict(depths=[1, 1, 2, 2], dims=[8, 8, 16, 16])
 
 
 def weights(run):

@@ -12,8 +12,7 @@ from PIL import Image
 from rwkvlib.data import synthetic_polyps
 from rwkvlib.engine.checkpoint import load_checkpoint
 from rwkvlib.engine.sweep import sweep
-
-TINY = {"depths": [1, 1, 2, 2], "dims": [8, 8, 16, 16]}
+from tests.conftest import TINY
 
 
 def write_set(folder, first):

@@ -12,7 +12,7 @@ from rwkvlib import create_model, load_official
 from rwkvlib.analysis import count_macs, count_parameters
 from rwkvlib.models import model_names
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[1] / "reference"
 GOLDEN = np.load(DATA / "golden_T_64.npz")
 PARAMETERS = {"t": 3_145_761, "s": 9_701_945, "b": 17_125_513}
 WITH_HEAD = {"t": 3_306_761, "s": 9_894_945, "b": 17_366_513}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rwkvlib.wkv import cuda
 
-GOLDEN = Path(__file__).parents[1] / "data" / "bi_wkv_T49_T196.npz"
+GOLDEN = Path(__file__).parents[1] / "reference" / "bi_wkv_T49_T196.npz"
 # The operator as models use it.
 PATHS = [("paper", "numba"), ("paper", "tree"), ("paper", "cuda"), ("published", "tree"), ("published", "cuda")]
 WIDE = 240.0  # stands for k uniform in +-240; any other k is the standard deviation of a normal one

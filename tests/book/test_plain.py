@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 spec = importlib.util.spec_from_file_location("book_plain", ROOT / "book/plain.py")
 plain = importlib.util.module_from_spec(spec)
 # dataclasses look their module up by its name
