@@ -39,35 +39,37 @@ $(STAMP): requirements.lock pyproject.toml setup.py
 	touch $@
 
 book: $(STAMP) ## execute the notebooks and render the book (SOLUTIONS=0 for one without solutions)
-	$(BIN)/python book/build.py html
+	$(BIN)/python -m book html
 
 serve: book ## serve the book on http://127.0.0.1:8000 (PORT=...)
-	$(BIN)/python book/build.py serve --port $(PORT)
+	$(BIN)/python -m book serve --port $(PORT)
 
 # One thread in each of several processes is faster than several threads in one.
 PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n $(THREADS) --durations=60 --durations-min=4
 
+# Notebooks are executed once, for the tests and for the book; see tests/replay.py.
 # loadfile: the cells of a notebook share a kernel, so a file stays in one process.
 test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
-	$(PYTEST) --dist loadfile --no-loadscope-reorder tests --ignore=tests/pages $(NOTEBOOKS) \
+	$(BIN)/python -m book execute
+	$(PYTEST) -p tests.replay --dist loadfile --no-loadscope-reorder tests --ignore=tests/pages $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
 	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) tests/pages
 
 plain: $(STAMP) ## write notebooks/plain/, the edition of the chapters for Colab
-	$(BIN)/python book/plain.py
+	$(BIN)/python -m book plain
 
 check-colab: $(STAMP) ## run the plain edition in an environment such as Colab's, from the last commit
 	$(BIN)/python tests/colab/check_plain.py
 
 links: $(STAMP) ## check the book's links to other sites (needs the internet)
-	$(BIN)/python book/build.py links
+	$(BIN)/python -m book links
 
 # The plain edition quotes the chapters' run times, which this measures.
 quality: book ## measure the built book into results/book/quality.json (needs Chromium)
-	$(BIN)/python book/quality.py
-	$(BIN)/python book/plain.py
+	$(BIN)/python -m book quality
+	$(BIN)/python -m book plain
 
 lint: $(STAMP) ## check the code's style
 	$(BIN)/ruff check .
@@ -85,7 +87,7 @@ bench: $(STAMP) ## run every script in benchmarks/
 	done
 
 notebooks: $(STAMP) ## execute the notebooks in place, to be committed with outputs (NB=notebooks/04_wkv.ipynb for one)
-	$(BIN)/python book/build.py notebooks $(NB)
+	$(BIN)/python -m book notebooks $(NB)
 
 lock: ## resolve pyproject.toml anew in a clean environment and rewrite requirements.lock
 	$(PYTHON) .ci/lock.py

@@ -1,11 +1,13 @@
 """Draws the architecture map of the welcome page and the book's icon into book/_static: every chapter has its place on
 the map, and every box leads to its chapter.
 
-Run it again after a change: python book/draw_map.py (a test compares).
+Run it again after a change: python -m book map (a test compares).
 """
 
 from html import escape
 from pathlib import Path
+
+from rwkvlib.files import write_file
 
 STATIC = Path(__file__).parent / "_static"
 WIDTH, HEIGHT = 760, 690
@@ -142,6 +144,9 @@ def draw_icon() -> str:
 
 FILES = {STATIC / "architecture.svg": draw, STATIC / "favicon.svg": draw_icon}
 
-if __name__ == "__main__":
+
+def main() -> int:
+    """Writes both files; returns the exit code."""
     for path, make in FILES.items():
-        path.write_text(make(), encoding="utf8")
+        write_file(path, make())
+    return 0

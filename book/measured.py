@@ -1,6 +1,6 @@
 """The numbers that the prose takes from results/: a page writes {{ name }}, and nobody types a measured number.
 
-`book/build.py` hands the dictionary of `numbers` to Sphinx as MyST substitutions, `book/plain.py` puts it into the
+`book/rendering.py` hands the dictionary of `numbers` to Sphinx as MyST substitutions, `book/plain.py` puts it into the
 plain edition.
 """
 
@@ -11,7 +11,8 @@ import re
 from pathlib import Path
 from statistics import mean
 
-ROOT = Path(__file__).resolve().parent.parent
+from .inputs import ROOT
+
 WORDS_A_MINUTE = 180
 LINES_A_MINUTE = 12  # of code, which is read slowly
 

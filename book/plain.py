@@ -1,7 +1,7 @@
 """Write the plain edition of the chapters, for Colab and Jupyter, which show MyST as source.
 
-    python book/plain.py          write notebooks/plain/
-    python book/plain.py --check  fail when a committed file differs
+    python -m book plain          write notebooks/plain/
+    python -m book plain --check  fail when a committed file differs
 
 The code cells are the chapters' own, without outputs. In the text, roles become text and links, directives become
 plain Markdown, and figures get their captions from the metadata of their cells.
@@ -9,22 +9,24 @@ plain Markdown, and figures get their captions from the metadata of their cells.
 
 from __future__ import annotations
 
-import argparse
 import ast
 import functools
-import importlib.util
 import os
 import re
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 import yaml
 from pybtex.database import parse_file
+from pybtex.plugin import find_plugin
 from pybtex.richtext import Text
 
-ROOT = Path(__file__).resolve().parent.parent
+from rwkvlib.files import write_file
+
+from .inputs import ROOT
+from .measured import numbers
+
 FENCE = re.compile(r"^(`{3,}|:{3,})(?:\{([a-z-]+)\})? ?(.*)$")
 ROLE = re.compile(r"\{([a-z:]+)\}`([^`]+)`")
 TARGET = re.compile(r"^\(([\w-]+)\)=$", re.MULTILINE)
@@ -52,10 +54,7 @@ class Book:
     @functools.cached_property
     def numbers(self) -> dict[str, str]:
         """The measured numbers by name."""
-        spec = importlib.util.spec_from_file_location("measured", ROOT / "book/measured.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.numbers(self.root)
+        return numbers(self.root)
 
     @functools.cached_property
     def references(self):
@@ -89,9 +88,14 @@ def read_book(root: Path = ROOT) -> Book:
     return book
 
 
+# Looked up once: pybtex would read the entry points of all installed packages for each text.
+TEXT = find_plugin("pybtex.backends", "text")()
+
+
+@functools.cache
 def plain_latex(text: str) -> str:
     """Returns a BibTeX field as text."""
-    return Text.from_latex(text).render_as("text")
+    return Text.from_latex(text).render(TEXT)
 
 
 def people(entry) -> list[str]:
@@ -323,20 +327,15 @@ def editions(root: Path = ROOT) -> dict[str, str]:
     return {path.name: nbformat.writes(plain(path, book)) + "\n" for path in paths}
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Writes or compares."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file differs")
-    args = parser.parse_args(argv)
+def write(check: bool = False) -> int:
+    """Writes the files that differ, and removes those of no chapter; with `check` names them and returns 1."""
     folder = ROOT / "notebooks/plain"
     wanted = editions()
     present = {path.name: path.read_text(encoding="utf8") for path in folder.glob("*.ipynb")}
     changed = sorted(name for name in wanted.keys() | present.keys() if wanted.get(name) != present.get(name))
-    if args.check:
+    if check:
         print("\n".join(f"notebooks/plain/{name} is not up to date" for name in changed), end="\n" if changed else "")
         return int(bool(changed))
-    from rwkvlib.files import write_file  # here: --check needs no library
-
     folder.mkdir(exist_ok=True)
     for name in changed:
         if name not in wanted:
@@ -345,7 +344,3 @@ def main(argv: list[str] | None = None) -> int:
         write_file(folder / name, wanted[name])
     print(f"{len(changed)} of {len(wanted)} files written to {folder}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,20 +1,23 @@
 """Measure the built book: pages, figures, exercises, accessibility, size, times; write results/book/quality.json.
 
-    python book/quality.py
+    python -m book quality
 
 Needs a book built by `make book`, and Chromium. `violations` is what the tests of the pages call, too.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from rwkvlib.files import write_file
+from rwkvlib.provenance import provenance
+
+from .inputs import ROOT
+
 HTML = ROOT / "_build/html"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -96,12 +99,6 @@ def main() -> int:
     if not (HTML / "index.html").is_file():
         print("There is no book yet: run `make book` first.", file=sys.stderr)
         return 1
-    spec = importlib.util.find_spec("rwkvlib.provenance")
-    if spec is None:
-        sys.path.insert(0, str(ROOT))
-    from rwkvlib.files import write_file
-    from rwkvlib.provenance import provenance
-
     axe = count_violations()
     files = [path for path in HTML.rglob("*") if path.is_file()]
     report = {
@@ -114,14 +111,10 @@ def main() -> int:
         "largest_page_bytes": max(path.stat().st_size for path in files if path.suffix == ".html"),
         "build_seconds": json.loads((ROOT / "_build/seconds.json").read_text())["html"],
         "seconds_per_chapter": seconds_per_chapter(),
-        "provenance": provenance(seed=None, command="python book/quality.py"),
+        "provenance": provenance(seed=None, command="python -m book quality"),
     }
     target = ROOT / "results/book/quality.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     write_file(target, json.dumps(report, indent=1) + "\n")
     print(json.dumps({key: value for key, value in report.items() if key != "provenance"}, indent=1))
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import json
 import re
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+
+from book import draw_map
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -205,12 +206,9 @@ def test_notebook_metadata_is_normal(path):
 
 
 def test_architecture_map_is_up_to_date():
-    spec = importlib.util.spec_from_file_location("draw_map", ROOT / "book" / "draw_map.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for path, make in module.FILES.items():
-        assert path.read_text(encoding="utf8") == make(), "run: python book/draw_map.py"
-    pages = re.findall(r'href="../notebooks/(\w+)\.html"', module.draw())
+    for path, make in draw_map.FILES.items():
+        assert path.read_text(encoding="utf8") == make(), "run: python -m book map"
+    pages = re.findall(r'href="../notebooks/(\w+)\.html"', draw_map.draw())
     assert sorted(pages) == [path.stem for path in NOTEBOOKS], "each chapter has one place on the map"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -11,12 +10,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-SCRIPT = ROOT / "book/build.py"
+from book import executing, inputs, rendering
 
-spec = importlib.util.spec_from_file_location("book_build", SCRIPT)
-build = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(build)
+ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def write_notebook(path: Path, *sources: str) -> None:
@@ -52,8 +48,9 @@ def book(tmp_path):
 
 def run(book: Path) -> subprocess.CompletedProcess:
     """Builds `book` in its own process, as make does."""
-    command = [sys.executable, str(SCRIPT), "html", "--root", str(book), "--no-assets"]
-    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONDONTWRITEBYTECODE": "1"})
+    command = [sys.executable, "-m", "book", "html", "--root", str(book), "--no-assets"]
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT)
 
 
 def executions(book: Path) -> int:
@@ -109,24 +106,24 @@ def test_a_change_of_the_library_executes_notebooks_again_and_nothing_else_does(
 
 def test_the_key_of_executed_notebooks_follows_what_they_run_against(book, monkeypatch):
     monkeypatch.delenv("RWKVLIB_PROFILE", raising=False)
-    key = build.execution_key(book)
+    key = inputs.execution_key(book)
     write_notebook(book / "notebooks/one.ipynb", "1 + 1")
     (book / "rwkvlib/__pycache__").mkdir()
     (book / "rwkvlib/__pycache__/x.cpython-311.pyc").write_bytes(b"compiled")
-    assert build.execution_key(book) == key, "notebooks and caches do not count"
+    assert inputs.execution_key(book) == key, "notebooks and caches do not count"
 
     seen = {key}
     (book / "rwkvlib/__init__.py").write_text("ANSWER = 0\n")
-    seen.add(build.execution_key(book))
+    seen.add(inputs.execution_key(book))
     (book / "results").mkdir()
     (book / "results/a.json").write_text("{}")
-    seen.add(build.execution_key(book))
+    seen.add(inputs.execution_key(book))
     (book / "requirements.lock").write_text("torch==2.12.0\n")
-    seen.add(build.execution_key(book))
+    seen.add(inputs.execution_key(book))
     (book / "rwkvlib/__init__.py").rename(book / "rwkvlib/other.py")
-    seen.add(build.execution_key(book))
+    seen.add(inputs.execution_key(book))
     monkeypatch.setenv("RWKVLIB_PROFILE", "full")
-    seen.add(build.execution_key(book))
+    seen.add(inputs.execution_key(book))
     assert len(seen) == 6, "each of the five changes gives a new key"
 
 
@@ -140,9 +137,9 @@ def test_executing_in_place_stores_outputs_that_repeat(tmp_path):
         "",
         "1 + 1",
     )
-    build.execute_notebook(path)
+    executing.execute_notebook(path)
     first = path.read_text()
-    build.execute_notebook(path)
+    executing.execute_notebook(path)
     assert path.read_text() == first, "widget names, counts and metadata repeat"
 
     notebook = nbformat.read(path, as_version=4)
@@ -159,7 +156,7 @@ def test_a_failing_notebook_is_left_as_it_was_and_reported(tmp_path, capsys):
     write_notebook(good, "2 + 2")
     write_notebook(bad, "1 / 0")
     before = bad.read_text()
-    assert build.execute_notebooks([bad, good, tmp_path / "none.ipynb"]) == 1
+    assert executing.execute_notebooks([bad, good, tmp_path / "none.ipynb"]) == 1
     assert bad.read_text() == before and not list(tmp_path.glob("*.tmp"))
     assert '"text/plain": [' in good.read_text(), "the others are executed all the same"
     said = capsys.readouterr().err
@@ -167,17 +164,17 @@ def test_a_failing_notebook_is_left_as_it_was_and_reported(tmp_path, capsys):
 
 
 def test_serving_without_a_book_says_what_to_do(tmp_path, capsys):
-    assert build.serve(tmp_path) == 1
+    assert rendering.serve(tmp_path) == 1
     assert "make book" in capsys.readouterr().err
 
 
 @pytest.fixture
 def exercises(book):
     """The tiny book with an exercise, a solution that holds a code cell, and a quiz."""
-    for name in ("rwkv_book.py", "setup_cell.py"):
+    for name in ("extension.py", "setup_cell.py"):
         (book / "book" / name).write_text((ROOT / "book" / name).read_text())
     config = (book / "_config.yml").read_text()
-    (book / "_config.yml").write_text(config + "sphinx: {extra_extensions: [sphinx_exercise, rwkv_book]}\n")
+    (book / "_config.yml").write_text(config + "sphinx: {extra_extensions: [sphinx_exercise, book.extension]}\n")
     path = book / "notebooks/one.ipynb"
     notebook = nbformat.read(path, as_version=4)
     parts = ["```{exercise} Two per cent (easy)\n:label: ex\n\nWhy?\n```\n\n```{solution-start} ex\n```\n\nBecause."]
