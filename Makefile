@@ -55,7 +55,7 @@ test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --nbval-sanitize-with tests/nbval_sanitize.cfg
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
-	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) tests/pages
+	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) --dist loadgroup tests/pages
 
 plain: $(STAMP) ## write notebooks/plain/, the edition of the chapters for Colab
 	$(BIN)/python -m book plain

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import functools
 import http.server
-import importlib.util
 import os
 import re
 import threading
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import pytest
 
-HTML = Path(__file__).resolve().parent.parent.parent / "_build/html"
-spec = importlib.util.spec_from_file_location("quality", HTML.parent.parent / "book/quality.py")
-quality = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(quality)
+from book import quality
+
+HTML = quality.HTML
 PAGES = quality.pages()
 LOCAL = re.compile(r"(file|data|blob|about):")
 FLAGS = [
@@ -29,8 +28,16 @@ FLAGS = [
     "--disable-sync",
 ]
 WIDTHS = {"desktop": (1280, 900), "phone": (390, 844)}
+READY = """() => Promise.all([
+  window.MathJax && MathJax.startup ? MathJax.startup.promise : 0, document.fonts.ready]).then(() => true)"""
 
 each_page = pytest.mark.parametrize("name", PAGES or ["book/index.html"])
+# A page is opened once for each width, and all tests of it run one after the other in one process.
+VISITS = [
+    pytest.param((name, width), id=f"{name}-{width}", marks=pytest.mark.xdist_group(f"{name}-{width}"))
+    for name in PAGES or ["book/index.html"]
+    for width in WIDTHS
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,44 +62,55 @@ def browser(built_book, require_tool):
         browser.close()
 
 
-@pytest.fixture(params=list(WIDTHS))
+@dataclass
+class Visit:
+    """A page that is open in the browser, and what went wrong on the way."""
+
+    page: object
+    width: str
+    problems: list[str]
+
+    @property
+    def live(self) -> int:
+        """How many live elements the page has."""
+        return self.page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count()
+
+    @contextmanager
+    def seen(self, **media):
+        """The page in another medium or colour scheme; as it was at the end."""
+        self.page.emulate_media(**media)
+        if scheme := media.get("color_scheme"):
+            self.page.wait_for_function("scheme => document.documentElement.dataset.theme === scheme", arg=scheme)
+        yield self.page
+        self.page.emulate_media(media="screen", color_scheme="light")
+        self.page.wait_for_function("() => document.documentElement.dataset.theme === 'light'")
+
+
+@pytest.fixture(scope="module", params=VISITS)
 def visit(browser, request):
-    """A function that opens a page of the book and returns it with what went wrong on the way."""
-    width, height = WIDTHS[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=request.param == "phone")
-
-    def route(route):
-        if LOCAL.match(route.request.url):
-            route.continue_()
-        else:
-            route.abort()
-
-    context.route("**/*", route)
-
-    def open_page(name: str):
-        page, problems = context.new_page(), []
-        page.on("requestfailed", lambda request: problems.append(f"failed: {request.url[:200]}"))
-        page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
-        page.on("console", lambda said: problems.append(f"console: {said.text}") if said.type == "error" else None)
-        page.on("request", lambda r: None if LOCAL.match(r.url) else problems.append(f"external: {r.url[:200]}"))
-        page.goto((HTML / name).as_uri(), wait_until="load")
-        page.wait_for_function("!window.MathJax || (MathJax.startup && MathJax.startup.promise)")
-        page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => 0) : 0")
-        views = page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count()
-        if views:
-            page.wait_for_function(
-                "n => document.querySelectorAll('.widget-subarea .jupyter-widgets').length >= n", arg=views
-            )
-        page.evaluate("document.fonts.ready.then(() => 0)")
-        return page, problems
-
-    yield open_page
+    """Each page at each width, drawn to its end, formulas, fonts and live elements included."""
+    name, kind = request.param
+    width, height = WIDTHS[kind]
+    context = browser.new_context(viewport={"width": width, "height": height}, has_touch=kind == "phone")
+    context.route("**/*", lambda route: route.continue_() if LOCAL.match(route.request.url) else route.abort())
+    page, problems = context.new_page(), []
+    page.on("requestfailed", lambda request: problems.append(f"failed: {request.url[:200]}"))
+    page.on("pageerror", lambda error: problems.append(f"script error: {error}"))
+    page.on("console", lambda said: problems.append(f"console: {said.text}") if said.type == "error" else None)
+    page.on("request", lambda r: None if LOCAL.match(r.url) else problems.append(f"external: {r.url[:200]}"))
+    page.goto((HTML / name).as_uri(), wait_until="load")
+    visit = Visit(page, kind, problems)
+    if visit.live:
+        page.wait_for_function(
+            "n => document.querySelectorAll('.widget-subarea .jupyter-widgets').length >= n", arg=visit.live
+        )
+    page.evaluate(READY)
+    yield visit
     context.close()
 
 
-@each_page
-def test_page_is_complete(visit, name):
-    page, problems = visit(name)
+def test_page_is_complete(visit):
+    page, problems = visit.page, visit.problems
     # Pictures load when they come into view; a reader scrolls to them.
     page.evaluate("for (const image of document.images) image.loading = 'eager'")
     page.wait_for_function("[...document.images].every(image => image.complete)")
@@ -123,9 +141,8 @@ def test_page_is_complete(visit, name):
     assert page.locator("mjx-merror").count() == 0
 
 
-@each_page
-def test_page_does_not_scroll_sideways(visit, name):
-    page, _ = visit(name)
+def test_page_does_not_scroll_sideways(visit):
+    page = visit.page
     wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     culprits = page.evaluate(
         """() => [...document.querySelectorAll('article *')]
@@ -140,15 +157,11 @@ def test_page_does_not_scroll_sideways(visit, name):
     assert column <= 1, f"the text column is {column} px too wide, among: {culprits}"
 
 
-@each_page
-def test_live_elements_are_drawn_once_and_move(visit, name):
-    page, problems = visit(name)
+def test_live_elements_are_drawn_once_and_move(visit):
+    page = visit.page
     elements = page.locator(".rwkv-live")
-    expected = page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count()
-    if not expected:
-        assert elements.count() == 0
-        return
-    assert page.locator(".widget-subarea > .jupyter-widgets").count() == expected, "each widget is drawn exactly once"
+    assert page.locator(".widget-subarea > .jupyter-widgets").count() == visit.live, "each is drawn exactly once"
+    assert bool(elements.count()) == bool(visit.live)
     for number in range(elements.count()):
         element = elements.nth(number)
         picture = element.locator("img.rwkv-live-frame:visible")
@@ -167,18 +180,13 @@ def test_live_elements_are_drawn_once_and_move(visit, name):
         assert picture.get_attribute("src") != before, "the next value shows another picture"
         box = picture.bounding_box()
         assert box["width"] > 200 and box["x"] + box["width"] <= page.viewport_size["width"] + 1
-    assert not problems
+    assert not visit.problems
 
 
-@each_page
-def test_outputs_are_legible_in_dark_mode(browser, name):
-    context = browser.new_context(color_scheme="dark", offline=True)
-    page = context.new_page()
-    page.goto((HTML / name).as_uri(), wait_until="load")
-    if page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
-        page.locator(".rwkv-live .widget-readout").first.wait_for()
-    faint = page.evaluate(
-        """() => {
+def test_outputs_are_legible_in_dark_mode(visit):
+    with visit.seen(color_scheme="dark") as page:
+        texts, faint = page.evaluate(
+            """() => {
           const numbers = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
           const luminance = colour => {
             const [r, g, b] = numbers(colour).slice(0, 3)
@@ -192,14 +200,15 @@ def test_outputs_are_legible_in_dark_mode(browser, name):
           };
           const texts = document.querySelectorAll(
             '.rwkv-table :is(th, td, caption), .rwkv-live :is(.widget-label, .widget-readout)');
-          return [...texts].filter(e => e.textContent.trim()).map(e => {
+          const filled = [...texts].filter(e => e.textContent.trim());
+          return [filled.length, filled.map(e => {
             const [low, high] = [luminance(getComputedStyle(e).color), luminance(ground(e))].sort((a, b) => a - b);
             return [e.textContent, (high + 0.05) / (low + 0.05)];
-          }).filter(([, contrast]) => !(contrast >= 4.5));
+          }).filter(([, contrast]) => !(contrast >= 4.5))];
         }"""
-    )
-    context.close()
+        )
     assert not faint, "text with a contrast below 4.5"
+    assert texts or not visit.live, "a live element has labels"
 
 
 @each_page
@@ -219,19 +228,9 @@ def test_first_page_leads_into_the_book(browser):
     page.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@each_page
-def test_page_keeps_to_wcag(browser, name, scheme):
-    width = {"light": 1280, "dark": 390}[scheme]
-    context = browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 900}, offline=True)
-    page = context.new_page()
-    page.goto((HTML / name).as_uri(), wait_until="load")
-    page.evaluate("window.MathJax ? MathJax.startup.promise.then(() => 0) : 0")
-    if page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
-        page.locator(".rwkv-live .widget-readout").first.wait_for()
-    found = quality.violations(page)
-    context.close()
-    assert not found
+def test_page_keeps_to_wcag(visit):
+    with visit.seen(color_scheme={"desktop": "light", "phone": "dark"}[visit.width]) as page:
+        assert not quality.violations(page)
 
 
 @pytest.fixture(scope="module")
@@ -303,20 +302,23 @@ def test_sitemap_names_the_pages():
     assert not missing
 
 
-@each_page
-def test_page_prints_without_what_is_to_click(browser, name):
-    page = browser.new_page(viewport={"width": 800, "height": 1100})
-    page.goto((HTML / name).as_uri())
-    page.emulate_media(media="print")
-    shown = page.evaluate(
-        """() => ['.bd-sidebar-primary', '.bd-header-article', '.prev-next-footer', '.copybtn']
-          .filter(s => [...document.querySelectorAll(s)].some(e => e.checkVisibility()))"""
-    )
-    column = page.evaluate(
-        "document.querySelector('article').scrollWidth - document.querySelector('article').clientWidth"
-    )
-    page.close()
+def test_page_prints_without_what_is_to_click(visit):
+    with visit.seen(media="print") as page:
+        shown = page.evaluate(
+            """() => ['.bd-sidebar-primary', '.bd-header-article', '.prev-next-footer', '.copybtn']
+              .filter(s => [...document.querySelectorAll(s)].some(e => e.checkVisibility()))"""
+        )
+        column = page.evaluate(
+            "document.querySelector('article').scrollWidth - document.querySelector('article').clientWidth"
+        )
     assert not shown and column <= 1
+    present = page.locator(".bd-header-article").count() + page.locator(".prev-next-footer").count()
+    assert present, "the page has what is not to be printed"
+
+
+def test_some_pages_are_live(built_book):
+    live = [name for name in PAGES if "application/vnd.jupyter.widget-view+json" in (HTML / name).read_text("utf8")]
+    assert len(live) >= 10
 
 
 def test_reduced_motion_is_respected(browser):
