@@ -71,9 +71,10 @@ quality: book ## measure the built book into results/book/quality.json (needs Ch
 	$(BIN)/python -m book quality
 	$(BIN)/python -m book plain
 
-lint: $(STAMP) ## check the code's style
+lint: $(STAMP) ## check the code's style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(STAMP) ## correct the code's style
 	$(BIN)/ruff check --fix .
