@@ -312,7 +312,7 @@ def setarch() -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="preloads g++'s thread sanitizer, as on Linux")
 @pytest.mark.parametrize("barriers", [True, False], ids=["as it is", "without barriers"])
-def test_the_thread_sanitizer_finds_races_only_without_barriers(barriers, host, require_tool, require_package, tmp_path):
+def test_thread_sanitizer_finds_races_only_without_barriers(barriers, host, require_tool, require_package, tmp_path):
     host(2, 3, 5)
     compiler = require_tool("g++")
     flags = ["-fsanitize=thread"] + ([] if barriers else ["-DWITHOUT_BARRIERS"])

@@ -65,7 +65,7 @@ def test_exponential_and_logarithm_are_exact_to_float32(backend):
     w, k = torch.zeros(4001), torch.cat([torch.zeros_like(k), k], dim=1)
     v = torch.tensor([0.0, 1.0])[:, None].expand_as(k)
     y = bi_wkv(w, w, k, v, backend=backend)[0, 0]
-    assert_near(y / torch.sigmoid(k[0, 1].double()), torch.ones_like(w), 6e-7)  # eps is 1.2e-7
+    assert_near(y / torch.sigmoid(k[0, 1].double()), torch.ones_like(w), 4e-7)  # eps is 1.2e-7
     if backend != "scan":
         logden = wkv._bi_wkv(w, w, k, v, backend)[1][0, 0]
         assert_near(logden, k[0, 1].double().exp().log1p(), 2e-7)
