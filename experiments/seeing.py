@@ -80,7 +80,7 @@ def changes(model: nn.Module) -> Iterator[tuple[str, float | None]]:
     blocks = spatial_mixes(model)
     for name, off in {**{f"off: {name}": [m] for name, m in blocks.items()}, "off: all": list(blocks.values())}.items():
         for m in off:
-            m.forward = lambda x, height, width: torch.zeros_like(x)
+            m.forward = lambda x, shape: torch.zeros_like(x)
         yield name, None
         for m in off:
             del m.forward

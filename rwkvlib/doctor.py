@@ -17,17 +17,12 @@ from torch import Tensor
 
 from .provenance import hardware, library_versions, provenance
 from .wkv import bi_wkv, cuda
+from .wkv.backends import TABLE
 
 SHAPE = (2, 150, 40)  # of the comparison: several chunks of the kernel, and channels that do not fill a warp
 # The largest error, relative to the largest value where that is above 1. bfloat16 keeps 8 bits of y and the gradients.
 TOLERANCES = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 TIMED = {"cpu": (2, 196, 384), "cuda": (24, 784, 576)}  # B, T, C: stage 3 of RWKV-UNet at 224 and 448 pixels
-BACKENDS = {  # name: variants, the device that it runs on
-    "scan": (("paper",), "any"),
-    "tree": (("paper", "published"), "any"),
-    "numba": (("paper",), "cpu"),
-    "cuda": (("paper", "published"), "cuda"),
-}
 EXTRAS = {  # of the installation, and what each is for
     "cpu": (("numba",), "the fast operator on a CPU"),
     "cuda": (("cuda.core", "cuda.bindings"), "the CUDA kernel"),
@@ -77,14 +72,15 @@ def compile_kernel(device: torch.device) -> dict[str, Any]:
 
 
 def backends(device: torch.device, kernel: dict[str, Any]) -> dict[str, str]:
-    """Of every backend "" where it can be used on this device, else why not."""
-    reasons = dict.fromkeys(BACKENDS, "")
-    if device.type != "cpu":
-        reasons["numba"] = f"runs on CPU tensors; here {device.type} is used"
-    elif not has("numba"):
-        reasons["numba"] = "the package numba is missing: pip install 'rwkvlib[cpu]'"
-    if kernel["state"] != "ok":
-        reasons["cuda"] = kernel["why"]
+    """Of every backend but the oracle "" where it can be used on this device, else why not."""
+    reasons = {}
+    for name, row in TABLE.items():
+        if name == "cuda":
+            reasons[name] = kernel["why"]
+        elif not row.runs_on(device):
+            reasons[name] = f"runs on {row.device.upper()} tensors; here {device.type} is used"
+        elif name != "oracle":
+            reasons[name] = row.unavailable(device, torch.float32) or ""
     return reasons
 
 
@@ -163,9 +159,8 @@ def examine() -> dict[str, Any]:
     kernel = compile_kernel(device)
     reasons = backends(device, kernel)
     there = [name for name, why in reasons.items() if not why]
-    checks = [
-        compare(name, variant, dtype, device) for name in there for variant in BACKENDS[name][0] for dtype in TOLERANCES
-    ]
+    cases = [(name, variant, dtype) for name in there for variant in TABLE[name].forward for dtype in TOLERANCES]
+    checks = [compare(*case, device) for case in cases]
     right = [name for name in there if all(c["ok"] for c in checks if c["backend"] == name)]
     timed = timings([name for name in right if name != "scan"], device) if "tree" in right else []
     return dict(

@@ -25,9 +25,9 @@ class CrossChannelMix(nn.Module):
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """Maps of shape (B, dims[i], H_i, W_i), to the same shapes."""
-        height, width = maps[-1].shape[2:]
-        projected = [p(resize(x, (height, width))) for p, x in zip(self.projections, maps, strict=True)]
+        shape = maps[-1].shape[2:]
+        projected = [p(resize(x, shape)) for p, x in zip(self.projections, maps, strict=True)]
         z = tokens_from_map(torch.cat(projected, dim=1))
-        z = z + self.drop_path(self.ln1(self.channel(z, height, width)))
-        parts = map_from_tokens(z, height, width).chunk(len(maps), dim=1)
+        z = z + self.drop_path(self.ln1(self.channel(z, shape)))
+        parts = map_from_tokens(z, shape).chunk(len(maps), dim=1)
         return [resize(p(z), x.shape[2:]) for p, z, x in zip(self.final_projections, parts, maps, strict=True)]

@@ -45,15 +45,15 @@ class LayerNorm2d(nn.Module):
 
 
 def tokens_from_map(x: Tensor) -> Tensor:
-    """(B, C, H, W) to (B, H * W, C), row-major; a view where the memory format is channels_last."""
+    """(B, C, *shape) to (B, T, C), row-major; a view where the memory format is channels_last."""
     return x.flatten(2).transpose(1, 2)
 
 
-def map_from_tokens(x: Tensor, height: int, width: int) -> Tensor:
-    """(B, H * W, C) to (B, C, H, W): the inverse of `tokens_from_map`, a view (channels_last strides)."""
-    return x.transpose(1, 2).unflatten(2, (height, width))
+def map_from_tokens(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """(B, T, C) to (B, C, *shape): the inverse of `tokens_from_map`, a view (channels_last strides)."""
+    return x.transpose(1, 2).unflatten(2, shape)
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear, align_corners=False; untouched where the size is right already."""
     return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)

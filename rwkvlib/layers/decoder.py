@@ -20,4 +20,4 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.proj(self.conv_local(self.conv(x)))
-        return resize(x, (2 * x.shape[2], 2 * x.shape[3]))
+        return resize(x, tuple(2 * n for n in x.shape[2:]))

@@ -72,10 +72,9 @@ class GLSP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.conv(self.norm(x))
         if self.att is not None:
-            height, width = h.shape[2:]
-            tokens = tokens_from_map(h)
-            tokens = tokens + self.drop_path(self.ln1(self.att(tokens, height, width)))
-            h = map_from_tokens(tokens, height, width)
+            shape, tokens = h.shape[2:], tokens_from_map(h)
+            tokens = tokens + self.drop_path(self.ln1(self.att(tokens, shape)))
+            h = map_from_tokens(tokens, shape)
         local = self.se(self.conv_local(h))
         h = self.proj(h + local if self.has_skip else local)
         return x + self.drop_path(h) if self.has_skip else h

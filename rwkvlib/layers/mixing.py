@@ -71,10 +71,10 @@ class SpatialMix(nn.Module):
         self.key_norm = nn.LayerNorm(dim)
         self.output = nn.Linear(dim, dim, bias=False)
 
-    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """(B, height * width, C) to the same shape."""
+    def forward(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Tokens (B, T, C) of a map of that shape, (height, width), to the same."""
         T = x.shape[1]
-        xx = q_shift(x, height, width) if self.use_q_shift else x
+        xx = q_shift(x, shape) if self.use_q_shift else x
         k = self.key(_mix(x, xx, self.spatial_mix_k))
         v = self.value(_mix(x, xx, self.spatial_mix_v))
         r = self.receptance(_mix(x, xx, self.spatial_mix_r))
@@ -98,9 +98,9 @@ class ChannelMix(nn.Module):
         self.receptance = nn.Linear(dim, dim, bias=False)
         self.value = nn.Linear(2 * dim, dim, bias=False)
 
-    def forward(self, x: Tensor, height: int, width: int) -> Tensor:
-        """(B, height * width, C) to the same shape."""
-        xx = q_shift(x, height, width) if self.use_q_shift else x
+    def forward(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """Tokens (B, T, C) of a map of that shape, (height, width), to the same."""
+        xx = q_shift(x, shape) if self.use_q_shift else x
         k = self.key(_mix(x, xx, self.spatial_mix_k))
         r = self.receptance(_mix(x, xx, self.spatial_mix_r))
         return torch.sigmoid(r) * self.value(self.key_norm(torch.relu(k).square()))

@@ -5,16 +5,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def q_shift(x: Tensor, height: int, width: int) -> Tensor:
+def q_shift(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Shifts four quarters of the channels by one pixel each (Vision-RWKV, arXiv 2403.02308, Eq. 2-4).
 
     Quarter 1 takes its left neighbour, quarter 2 its right, quarter 3 its upper, quarter 4 its lower one; what has no
     neighbour becomes 0. The channels beyond ``4 * (C // 4)`` stay.
 
-    Args: ``x`` (B, height * width, C), tokens in row-major order. Returns the same shape.
-    Raises: ValueError where the number of tokens is not height * width.
+    Args: ``x`` (B, height * width, C), tokens in row-major order; ``shape`` (height, width). Returns the shape of x.
+    Raises: ValueError where shape is another or the number of tokens is not height * width.
     """
     B, T, C = x.shape
+    if len(shape) != 2:
+        raise ValueError(f"shape: expected (height, width), got {tuple(shape)}")
+    height, width = shape
     if T != height * width:
         raise ValueError(f"x: expected height * width = {height} * {width} = {height * width} tokens, got {T}")
     x = x.view(B, height, width, C)

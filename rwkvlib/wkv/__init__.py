@@ -1,29 +1,26 @@
-"""The Bi-WKV operator: one definition, several backends, one PyTorch operator around them.
+"""The Bi-WKV operator: one definition, several backends, one PyTorch operator for each variant.
 
-Arguments are checked and a backend is chosen in `bi_wkv`; the backends know nothing of each other:
-oracle.py (the definition), scan.py (the recurrence as the book derives it), tree.py (plain tensor operations, any
-device), numba_cpu.py (the fast one on a CPU), cuda.py and bi_wkv.cu (the fast one on a CUDA device).
+`bi_wkv` checks its arguments and calls the operator of the variant (paper.py, published.py), which takes a backend from
+the table in backends.py: oracle.py (the definition), scan.py (the recurrence as the book derives it), tree.py (plain
+tensor operations, any device), numba_cpu.py (the fast one on a CPU), cuda.py and bi_wkv.cu (the fast one on a CUDA
+device). The backends know nothing of each other.
 """
-
-import importlib.util
-import math
-import warnings
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from . import cuda, oracle, scan, tree
+from . import backends
+from .backends import TABLE, VARIANTS
+from .operators import accumulation_dtype
+from .paper import bi_wkv as _bi_wkv
+from .published import bi_wkv_published as _published
 
-VARIANTS = ("paper", "published")
-BACKENDS = ("auto", "oracle", "scan", "tree", "numba", "cuda")
+__all__ = ["BACKENDS", "VARIANTS", "bi_wkv"]
+
+BACKENDS = ("auto", *TABLE)
 
 
-def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor, variant: str, backend: str) -> None:
-    if variant not in VARIANTS:
-        raise ValueError(f"variant: expected one of {', '.join(VARIANTS)}, got {variant!r}")
-    if backend not in BACKENDS:
-        raise ValueError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")
+def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> None:
     for name, x in dict(w=w, u=u, k=k, v=v).items():
         if not isinstance(x, Tensor):
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
@@ -45,24 +42,6 @@ def _check(w: Tensor, u: Tensor, k: Tensor, v: Tensor, variant: str, backend: st
     for name, x in dict(w=w, u=u).items():
         if x.shape != k.shape[2:]:
             raise ValueError(f"{name}: expected shape (C,) = ({k.shape[2]},), got {tuple(x.shape)}")
-
-
-def _choose(variant: str, backend: str, device: torch.device) -> str:
-    if backend == "auto":
-        if device.type == "cuda":
-            return backend  # `_resolve` says, out of sight of torch.compile, which must not trace a compilation
-        numba = variant == "paper" and device.type == "cpu" and importlib.util.find_spec("numba") is not None
-        return "numba" if numba else "tree"
-    if backend in ("scan", "numba") and variant == "published":
-        raise ValueError(f"backend: variant 'published' has the backends oracle, tree and cuda, got {backend!r}")
-    if backend == "cuda" and device.type != cuda.DEVICE_TYPE:
-        raise ValueError(f"backend: 'cuda' runs on CUDA tensors, got tensors on {device}")
-    if backend == "numba":
-        if device.type != "cpu":
-            raise ValueError(f"backend: 'numba' runs on CPU tensors, got tensors on {device}")
-        if importlib.util.find_spec("numba") is None:
-            raise ValueError("backend: 'numba' needs the package numba, which is missing: pip install numba")
-    return backend
 
 
 def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper", backend: str = "auto") -> Tensor:
@@ -101,21 +80,17 @@ def bi_wkv(w: Tensor, u: Tensor, k: Tensor, v: Tensor, *, variant: str = "paper"
     Warns once for variant "published" where ``T > 1024`` or, which is not looked at on a CUDA device as that would
     wait for it, ``|w| ceil(T / 32) > 0.5``: outside of what it was trained in, its denominator can cross zero.
     """
-    _check(w, u, k, v, variant, backend)
-    backend = _choose(variant, backend, k.device)
-    # The book's backends are standard operations, which PyTorch differentiates by itself, in every way. The other ones
-    # are operators of our own, of which it knows the first derivative, backward: elsewhere, and in a graph for ONNX,
-    # the tree's operations stand in for them.
-    if backend == "oracle":
-        plain = oracle.published_oracle if variant == "published" else oracle.bi_wkv_oracle
-    elif backend == "scan":
-        plain = scan.bi_wkv_scan
+    _check(w, u, k, v)
+    backends.check(backend, variant, k.device)
+    if backend != "auto" and TABLE[backend].plain:
+        plain = TABLE[backend].forward[variant]
     elif torch.onnx.is_in_onnx_export() or _transformed():
-        plain = tree.published if variant == "published" else _tree_output
+        # Of an operator of our own PyTorch knows the first derivative, backward, and no more.
+        plain = backends.STAND_IN[variant]
     else:
         plain = None
     if plain is not None:
-        dtype = _accumulation_dtype(w, u, k)
+        dtype = accumulation_dtype(w, u, k)
         return plain(*(x.to(dtype) for x in (w, u, k, v))).to(v.dtype)
     if variant == "published":
         return _published(w, u, k, v, backend)
@@ -136,193 +111,3 @@ def _transformed() -> bool:
 # What torch.compiler.assume_constant_result does, but for importing the compiler, which takes seconds. torch.compile
 # guards both states by itself.
 _transformed._dynamo_marked_constant = True
-
-
-def _tree_output(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return tree.forward(w, u, k, v)[0]
-
-
-def _resolve(backend: str, k: Tensor, dtype: torch.dtype) -> str:
-    """The backend for "auto" on a CUDA device, where the kernel may be missing; `dtype` is that of the sums."""
-    if backend == "auto":
-        try:
-            cuda.kernels(k.device, cuda.io_dtype(k, dtype))
-        except cuda.KernelUnavailable as e:
-            _warn_once(f"Bi-WKV runs on {k.device} by plain PyTorch operations, which is slower: {e}")
-            return "tree"
-        return "cuda"
-    return backend
-
-
-def _backend_module(backend: str):
-    if backend == "numba":
-        from . import numba_cpu  # a second to import, so only where it is used
-
-        return numba_cpu
-    return tree
-
-
-def _accumulation_dtype(*tensors: Tensor) -> torch.dtype:
-    return torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
-
-
-_library = torch.library.Library("rwkvlib", "FRAGMENT")
-
-
-def _operator(name: str) -> Callable[[Callable], torch._ops.OpOverload]:
-    """Makes a function on tensors an operator of PyTorch, as torch.library.custom_op does. But an operator of that kind
-    imports torch.compile's machinery at its first call, which takes seconds, and checks more at each call."""
-
-    def register(function: Callable) -> torch._ops.OpOverload:
-        schema = torch.library.infer_schema(function, mutates_args=(), op_name=name)
-        _library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-        _library.impl(name, function, "CompositeExplicitAutograd")
-        return getattr(torch.ops.rwkvlib, name).default
-
-    return register
-
-
-@_operator("bi_wkv")
-def _bi_wkv(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str, with_logden: bool = True
-) -> tuple[Tensor, Tensor]:
-    """(y in the dtype of v, log of the denominator in the accumulation dtype, or an empty tensor)."""
-    dtype = _accumulation_dtype(w, u, k)
-    backend = _resolve(backend, k, dtype)
-    if backend == "cuda":  # reads and writes half precision by itself
-        y, logden = cuda.forward(*_prepared(dtype, cuda.io_dtype(k, dtype), w, u, k, v), with_logden)
-    else:
-        y, logden = _backend_module(backend).forward(*_prepared(dtype, dtype, w, u, k, v))
-    return y.to(v.dtype), logden if with_logden else y.new_empty(0, dtype=dtype)
-
-
-def _prepared(dtype: torch.dtype, io_dtype: torch.dtype, w: Tensor, u: Tensor, *others: Tensor) -> list[Tensor]:
-    return [x.to(dtype).contiguous() for x in (w, u)] + [x.to(io_dtype).contiguous() for x in others]
-
-
-@torch.library.register_fake(_bi_wkv, lib=_library)
-def _(w, u, k, v, backend, with_logden=True):
-    # Contiguous whatever the strides of k: all backends return it so.
-    return v.new_empty(v.shape), k.new_empty(k.shape if with_logden else 0, dtype=_accumulation_dtype(w, u, k))
-
-
-@_operator("bi_wkv_backward")
-def _bi_wkv_backward(
-    w: Tensor,
-    u: Tensor,
-    k: Tensor,
-    v: Tensor,
-    y: Tensor,
-    logden: Tensor,
-    gy: Tensor,
-    glogden: Tensor | None,
-    backend: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = logden.dtype
-    backend = _resolve(backend, k, dtype)
-    if backend == "cuda":
-        inputs = _prepared(dtype, cuda.io_dtype(k, dtype), w, u, k, v, y, gy)
-        glogden = None if glogden is None else glogden.contiguous()
-        grads = cuda.backward(*inputs[:5], logden, inputs[5], glogden)
-    else:
-        g = gy.to(dtype)
-        g_times_y = g * y.to(dtype)
-        inputs = (w, u, k, v, logden, g, g_times_y if glogden is None else g_times_y - glogden)
-        grads = _backend_module(backend).backward(*_prepared(dtype, dtype, *inputs))
-    return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
-
-
-@torch.library.register_fake(_bi_wkv_backward, lib=_library)
-def _(w, u, k, v, y, logden, gy, glogden, backend):
-    return tuple(x.new_empty(x.shape) for x in (w, u, k, v))
-
-
-def _setup_context(ctx, inputs, output):
-    w, u, k, v, ctx.backend, _ = inputs
-    ctx.save_for_backward(w, u, k, v, *output)
-    ctx.set_materialize_grads(False)  # the logarithm's gradient is hardly ever there: no memory for its zeros
-
-
-def _backward(ctx, gy, glogden):
-    if gy is None:
-        if glogden is None:
-            return None, None, None, None, None, None
-        gy = torch.zeros_like(ctx.saved_tensors[4])
-    if torch.is_grad_enabled():  # create_graph: these gradients will be differentiated again
-        *tensors, _, logden = ctx.saved_tensors
-        glogden = torch.zeros_like(logden) if glogden is None else glogden
-        return *_vjp(tree.forward, tensors, logden.dtype, (gy.to(logden.dtype), glogden)), None, None
-    return *_bi_wkv_backward(*ctx.saved_tensors, gy, glogden, ctx.backend), None, None
-
-
-def _vjp(function, tensors: list[Tensor], dtype: torch.dtype, cotangents: Tensor | tuple[Tensor, ...]) -> list[Tensor]:
-    """The gradients of plain operations by PyTorch, which can differentiate them again."""
-    _, vjp = torch.func.vjp(function, *(x.to(dtype) for x in tensors))
-    return [grad.to(x.dtype) for grad, x in zip(vjp(cotangents), tensors, strict=True)]
-
-
-torch.library.register_autograd(_bi_wkv, _backward, setup_context=_setup_context, lib=_library)
-
-
-@_operator("bi_wkv_published")
-def _published(w: Tensor, u: Tensor, k: Tensor, v: Tensor, backend: str) -> Tensor:
-    T, L = k.shape[1], math.ceil(k.shape[1] / 32)
-    if T > 1024 or (w.numel() and w.device.type != "cuda" and w.abs().max().item() * L > 0.5):
-        _warn_once(
-            "variant 'published' is held to its reference for T <= 1024 and |w| ceil(T / 32) <= 0.5 only; beyond, its "
-            "denominator can cross zero and the output is not to be trusted"
-        )
-    dtype = _accumulation_dtype(w, u, k)
-    inputs = _prepared(dtype, dtype, w, u, k, v)
-    if _resolve(backend, inputs[2], dtype) == "cuda":
-        return cuda.published_forward(*inputs)[0].to(v.dtype)
-    return tree.published(*inputs).to(v.dtype)
-
-
-@torch.library.register_fake(_published, lib=_library)
-def _(w, u, k, v, backend):
-    return v.new_empty(v.shape)
-
-
-@_operator("bi_wkv_published_backward")
-def _published_backward(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, gy: Tensor, backend: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    dtype = _accumulation_dtype(w, u, k)
-    inputs = _prepared(dtype, dtype, w, u, k, v, gy)
-    if _resolve(backend, inputs[2], dtype) == "cuda":
-        grads = cuda.published_backward(*inputs)
-    else:
-        _, vjp = torch.func.vjp(tree.published, *inputs[:4])
-        grads = vjp(inputs[4])
-    return tuple(grad.to(x.dtype).contiguous() for grad, x in zip(grads, (w, u, k, v), strict=True))
-
-
-@torch.library.register_fake(_published_backward, lib=_library)
-def _(w, u, k, v, gy, backend):
-    return tuple(x.new_empty(x.shape) for x in (w, u, k, v))
-
-
-def _published_setup_context(ctx, inputs, output):
-    *tensors, ctx.backend = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _published_autograd(ctx, gy):
-    # The true derivative of that forward; computed anew, so that only the inputs are kept in between.
-    tensors = ctx.saved_tensors
-    if torch.is_grad_enabled():
-        dtype = _accumulation_dtype(*tensors)
-        return *_vjp(tree.published, tensors, dtype, gy.to(dtype)), None
-    return *_published_backward(*tensors, gy, ctx.backend), None
-
-
-torch.library.register_autograd(_published, _published_autograd, setup_context=_published_setup_context, lib=_library)
-
-_warned: set[str] = set()
-
-
-def _warn_once(message: str) -> None:
-    if message not in _warned:  # once a process: every layer of a model would say it again
-        _warned.add(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=3)

@@ -24,9 +24,6 @@ LANES, SEGMENTS, TOKENS = 32, 8, 8  # see bi_wkv.cu; a block has LANES * SEGMENT
 IO_TYPES = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 
 
-DEVICE_TYPE = "cuda"  # the tests put "cpu" here, and kernels that they have compiled for it
-
-
 class KernelUnavailable(RuntimeError):
     """Why there is no CUDA kernel here, and what helps."""
 
@@ -195,6 +192,15 @@ def kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
     return found
 
 
+def unavailable(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why there are no kernels for that device and dtype of k and v, and what helps; None where there are."""
+    try:
+        kernels(device, dtype)
+    except KernelUnavailable as e:
+        return str(e)
+    return None
+
+
 def io_dtype(k: Tensor, dtype: torch.dtype) -> torch.dtype:
     """The dtype in which the kernels read k and v where they sum in `dtype`; double sums are for tests."""
     return k.dtype if k.dtype in IO_TYPES and dtype != torch.float64 else dtype
@@ -262,11 +268,8 @@ def backward(
     return *_sum_rows(run, partial), dk, dv
 
 
-def published_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What the published kernel computes, the logarithm of the denominator's absolute value, and its sign.
-
-    All of one dtype, float32 or float64, and contiguous.
-    """
+def _published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`published_forward`, the logarithm of the denominator's absolute value, and its sign."""
     B, T, C = k.shape
     run = kernels(k.device, k.dtype)
     y, logden, sign = (torch.empty_like(k) for _ in range(3))
@@ -279,6 +282,11 @@ def published_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tenso
     return y, logden, sign
 
 
+def published_forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """What the published kernel computes. All of one dtype, float32 or float64, and contiguous."""
+    return _published(w, u, k, v)[0]
+
+
 def published_backward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The derivative of that: gradients of w, u, k, v. The forward pass is run anew, so that only inputs are kept."""
     B, T, C = k.shape
@@ -286,7 +294,7 @@ def published_backward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, g: Tensor) ->
     dk, dv = torch.empty_like(k), torch.empty_like(v)
     if not B:
         return torch.zeros_like(w), torch.zeros_like(u), dk, dv
-    y, logden, sign = published_forward(w, u, k, v)
+    y, logden, sign = _published(w, u, k, v)
     length = math.ceil(T / 32)
     segments = math.ceil(T / length)
     rows = math.ceil(segments / SEGMENTS)

@@ -223,17 +223,19 @@ def _run(kernel: Callable, tensors: list[Tensor], B: int, T: int, C: int) -> Non
         thread.join()
 
 
-def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Bi-WKV and the logarithm of its denominator, both (B, T, C), for contiguous float32 or float64 CPU tensors."""
+def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, with_logden: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Bi-WKV, and the logarithm of its denominator or None; both (B, T, C), for contiguous float32 or float64 CPU
+    tensors."""
     y, logden = torch.empty_like(k), torch.empty_like(k)
     _run(_forward, [w, u, k, v, y, logden], *k.shape)
-    return y, logden
+    return y, logden if with_logden else None
 
 
 def backward(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, logden: Tensor, g: Tensor, gy: Tensor
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, y: Tensor, logden: Tensor, g: Tensor, glogden: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of w, u, k, v (see `tree.backward`); those of w and u are summed over the batch in a fixed order."""
+    gy = g * y if glogden is None else g * y - glogden
     dk, dv = torch.empty_like(k), torch.empty_like(k)
     dw, du = (torch.empty(k.shape[0], k.shape[2], dtype=k.dtype) for _ in range(2))
     _run(_backward, [w, u, k, v, logden, g, gy, dw, du, dk, dv], *k.shape)

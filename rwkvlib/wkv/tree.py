@@ -64,25 +64,32 @@ def neighbours(w: Tensor, k: Tensor, xs: tuple[Tensor, ...]) -> tuple[State, Sta
     return (m[:B], tuple(x[:B] for x in sums)), (m[B:].flip(1), tuple(x[B:].flip(1) for x in sums))
 
 
-def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Bi-WKV and the logarithm of its denominator, both (B, T, C)."""
+def forward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, with_logden: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Bi-WKV, and the logarithm of its denominator or None; both (B, T, C)."""
     (mp, (np, dp)), (mf, (nf, df)) = neighbours(w, k, (v, torch.ones_like(v)))
     own = u + k
     m = torch.maximum(torch.maximum(mp, mf), own)
     p, f, o = torch.exp(mp - m), torch.exp(mf - m), torch.exp(own - m)
     den = p * dp + f * df + o
-    return (p * np + f * nf + o * v) / den, m + den.log()
+    return (p * np + f * nf + o * v) / den, m + den.log() if with_logden else None
+
+
+def bi_wkv_tree(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Bi-WKV alone. Shapes as in `bi_wkv_oracle`."""
+    return forward(w, u, k, v, with_logden=False)[0]
 
 
 def backward(
-    w: Tensor, u: Tensor, k: Tensor, v: Tensor, logden: Tensor, g: Tensor, gy: Tensor
+    w: Tensor, u: Tensor, k: Tensor, v: Tensor, y: Tensor, logden: Tensor, g: Tensor, glogden: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of w, u, k, v. With E_ti the weight of token i in the output t:
+    """Gradients of w, u, k, v from g, that of y, and from that of logden (None: zero). With E_ti the weight of token i
+    in the output t:
 
     ``dv_i = sum_t E_ti g_t / D_t``, ``dk_i = v_i dv_i - sum_t E_ti gy_t / D_t`` where ``gy = g * y``: the same scans
     again, with ``-log D`` in the place of k. Each pair (i, t) has ``|t - i| - 1`` tokens strictly between, so the
     gradient of w is, summed over every token, the product of what comes from its one side and goes to its other.
     """
+    gy = g * y if glogden is None else g * y - glogden
     (mp, (np, dp)), (mf, (nf, df)) = neighbours(w, k, (v, torch.ones_like(v)))
     (qp, (gp, hp)), (qf, (gf, hf)) = neighbours(w, -logden, (g, gy))
     p, f, o = torch.exp(k + qp), torch.exp(k + qf), torch.exp(u + k - logden)
@@ -136,3 +143,8 @@ def published(w: Tensor, u: Tensor, k: Tensor, v: Tensor) -> Tensor:
     num = sum(sign * torch.exp(top - m) * sums[0] for top, sign, sums in parts)
     den = sum(sign * torch.exp(top - m) * sums[1] for top, sign, sums in parts)
     return num / den
+
+
+def published_backward(w: Tensor, u: Tensor, k: Tensor, v: Tensor, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of w, u, k, v, by PyTorch."""
+    return torch.func.vjp(published, w, u, k, v)[1](g)

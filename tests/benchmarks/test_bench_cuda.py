@@ -15,7 +15,7 @@ import torch
 from rwkvlib.models import create_model
 from rwkvlib.wkv import cuda
 from rwkvlib.wkv.oracle import bi_wkv_oracle
-from tests.wkv.conftest import assert_near, gradients, make_inputs
+from tests.wkv.conftest import assert_near, change_backend, gradients, make_inputs
 from tests.wkv.host_kernels import HostKernels, compile_host, compile_source
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu" / "bench_cuda.py"
@@ -82,8 +82,9 @@ def host_kernels(libraries, monkeypatch):
             raise cuda.KernelUnavailable("compiled for one block only")
         return libraries["bi_wkv"]
 
-    for name, value in dict(LANES=4, SEGMENTS=2, TOKENS=4, DEVICE_TYPE="cpu", kernels=kernels).items():
+    for name, value in dict(LANES=4, SEGMENTS=2, TOKENS=4, kernels=kernels).items():
         monkeypatch.setattr(cuda, name, value)
+    change_backend(monkeypatch, "cuda", device="cpu")
     monkeypatch.setattr(bench, "textbook_kernels", lambda device: libraries["textbook"])
 
 

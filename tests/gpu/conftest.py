@@ -7,6 +7,7 @@ import torch
 
 from rwkvlib import wkv
 from rwkvlib.wkv import cuda
+from tests.wkv.conftest import change_backend
 
 HERE = Path(__file__).parent
 
@@ -58,4 +59,4 @@ def cpu_tensors_on_the_device(monkeypatch):
 
     monkeypatch.setattr(wkv, "_bi_wkv", moved(wkv._bi_wkv))
     monkeypatch.setattr(wkv, "_published", moved(wkv._published))
-    monkeypatch.setattr(cuda, "DEVICE_TYPE", "cpu")
+    change_backend(monkeypatch, "cuda", device="cpu")

@@ -1,5 +1,6 @@
 """What the tests of the operator share."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rwkvlib.wkv import cuda
+from rwkvlib.wkv.backends import TABLE
 
 GOLDEN = Path(__file__).parents[1] / "reference" / "bi_wkv_T49_T196.npz"
 # The operator as models use it.
@@ -17,6 +19,11 @@ PATHS = [("paper", "numba"), ("paper", "tree"), ("paper", "cuda"), ("published",
 WIDE = 240.0  # stands for k uniform in +-240; any other k is the standard deviation of a normal one
 
 _compiled = {}
+
+
+def change_backend(patch: pytest.MonkeyPatch, name: str, **fields) -> None:
+    """Gives the row of that backend other fields."""
+    patch.setitem(TABLE, name, dataclasses.replace(TABLE[name], **fields))
 
 
 def use_host_kernels(patch: pytest.MonkeyPatch, folder: Path, compiler: str, block: tuple[int, int, int]) -> None:
@@ -33,7 +40,7 @@ def use_host_kernels(patch: pytest.MonkeyPatch, folder: Path, compiler: str, blo
         return _compiled[block, dtype]
 
     patch.setattr(cuda, "kernels", kernels)
-    patch.setattr(cuda, "DEVICE_TYPE", "cpu")
+    change_backend(patch, "cuda", device="cpu")
 
 
 @pytest.fixture(autouse=True)

@@ -85,7 +85,7 @@ def test_auto_takes_tree_where_numba_is_missing(without_numba):
     assert torch.equal(bi_wkv(*inputs), bi_wkv(*inputs, backend="tree"))
 
 
-def test_auto_takes_numba_on_a_cpu():
-    pytest.importorskip("numba")
+def test_auto_takes_numba_on_a_cpu(require_package):
+    require_package("numba")
     inputs = make_inputs(2, 40, 3, 0.1, dtype=torch.float32)
     assert torch.equal(bi_wkv(*inputs), bi_wkv(*inputs, backend="numba"))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rwkvlib import wkv
-from rwkvlib.wkv import bi_wkv
+from rwkvlib.wkv import bi_wkv, operators
 from rwkvlib.wkv.oracle import bi_wkv_oracle, published_oracle
 from tests.wkv.conftest import WIDE, assert_near, by_channel, golden, make_inputs, published_decay
 
@@ -56,6 +56,19 @@ def test_backends_equal_oracle(T, C, decay, k, backend, dtype):
     assert y.isfinite().all()
     tolerance = 1e-8 if dtype == torch.float64 else 2e-2 if k == WIDE else 2e-3
     assert_near(y[..., channels], expected, tolerance)
+
+
+@pytest.mark.parametrize("backend", ["scan", "tree", "numba"])
+def test_exponential_and_logarithm_are_exact_to_float32(backend):
+    # Two tokens with v = (0, 1): the first one's output is exp(k) / (1 + exp(k)), its denominator 1 + exp(k).
+    k = torch.linspace(-80, 0, 4001)[None, None]
+    w, k = torch.zeros(4001), torch.cat([torch.zeros_like(k), k], dim=1)
+    v = torch.tensor([0.0, 1.0])[:, None].expand_as(k)
+    y = bi_wkv(w, w, k, v, backend=backend)[0, 0]
+    assert_near(y / torch.sigmoid(k[0, 1].double()), torch.ones_like(w), 4e-7)  # eps is 1.2e-7
+    if backend != "scan":
+        logden = wkv._bi_wkv(w, w, k, v, backend)[1][0, 0]
+        assert_near(logden, k[0, 1].double().exp().log1p(), 2e-7)
 
 
 @pytest.mark.parametrize("backend", ["scan", "tree", "numba", "cuda"])
@@ -112,7 +125,7 @@ def test_variants_agree_without_decay(T, backend):
 
 
 def test_published_warns_once_outside_its_range(monkeypatch):
-    monkeypatch.setattr(wkv, "_warned", set())
+    monkeypatch.setattr(operators, "_warned", set())
     inside = make_inputs(1, 64, 2, published_decay(64, 0.99))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -124,6 +137,6 @@ def test_published_warns_once_outside_its_range(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bi_wkv(*outside, variant="published")
-    monkeypatch.setattr(wkv, "_warned", set())
+    monkeypatch.setattr(operators, "_warned", set())
     with pytest.warns(RuntimeWarning, match="variant 'published'"):
         bi_wkv(*make_inputs(1, 1025, 2, 0.0), variant="published")
