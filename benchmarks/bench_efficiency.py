@@ -23,21 +23,20 @@ from pathlib import Path
 import onnxruntime
 import torch
 
-from rwkvlib import predict
+from rwkvlib import create_model, predict
 from rwkvlib.analysis import count_macs, count_parameters
 from rwkvlib.engine.export import export_onnx
 from rwkvlib.engine.predict import inference_copy
-from rwkvlib.models.baselines import build_model
 from rwkvlib.provenance import provenance, repeatable, write_result
 
 MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "unet_batchnorm", "attention_unet"]
-MODELS += ["basic_unet_plus_plus", "swin_unetr", "dyn_unet"]
+MODELS += ["basic_unet_plus_plus", "swin_unetr", "dyn_unet"]  # lite0_unet is younger than the file of results
 EXPORTED = ["rwkv_unet_t", "unet"]  # minutes for each of the others, and more at 512 pixels
 
 
 def built(name: str) -> torch.nn.Module:
     torch.manual_seed(0)
-    return build_model(name).eval()
+    return create_model(name).eval()
 
 
 def image(size: int) -> torch.Tensor:
@@ -146,7 +145,7 @@ def measure(size: int, args: argparse.Namespace, files: dict[tuple[str, int], di
         for name, way in seconds:
             seconds[name, way].append(second_call(ready[name][way]))
     for name, ways in ready.items():
-        whole, times, file = build_model(name), seconds[name, "seconds"], files.get((name, size))
+        whole, times, file = create_model(name), seconds[name, "seconds"], files.get((name, size))
         row = dict(model=name, size=size, parameters=count_parameters(whole))
         row |= dict(macs=count_macs(whole, (1, 3, size, size)), seconds=statistics.median(times))
         row |= dict(fastest=min(times), slowest=max(times), peak_mib=peak_mib(name, size))

@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rwkvlib import create_model
 from rwkvlib.data import SegmentationData, load_data
 from rwkvlib.data.augment import make_augmentation
 from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.evaluate import evaluate
 from rwkvlib.engine.losses import make_loss
 from rwkvlib.engine.train import Task, fit, renew_statistics, start
-from rwkvlib.models.baselines import build_model
 from rwkvlib.provenance import provenance, write_result
 
 RESULTS = Path(__file__).parents[1] / "results/batchnorm"
@@ -58,7 +58,7 @@ def compare(config: TrainConfig, data: SegmentationData, held_out: SegmentationD
         renewing in the processor time of a run that trains, renews and validates.
     """
     augment, loss = make_augmentation(config.augment, config.size), make_loss(config.loss, config.num_classes)
-    model = build_model(config.model, num_classes=config.num_classes)
+    model = create_model(config.model, num_classes=config.num_classes)
     task = Task(model, data, "mask", loss, augment, None, "dice", dict(model=config.model, overrides={}))
     everything = replace(config, batchnorm_images=len(data))
     rows, instruments, renewing, validating = [], [], [], []

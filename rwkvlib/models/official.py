@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..wkv import VARIANTS
-from .encoder import Config, Encoder
+from .config import ModelConfig
+from .encoder import Encoder
 from .unet import RWKVUNet
 
 # Parameters that the published modules create and never use, by the rule that says why.
@@ -226,7 +227,7 @@ def load_official(
     for module in model.modules():
         if hasattr(module, "variant"):
             module.variant = variant
-        if isinstance(getattr(module, "config", None), Config):
+        if isinstance(getattr(module, "config", None), ModelConfig):
             module.config = replace(module.config, variant=variant)
     model.eval()
     ignored = {rule: tuple(keys) for rule, keys in ignored.items()} | beside

@@ -5,7 +5,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..layers import CrossChannelMix, DecoderBlock
-from .encoder import STEM, Config, Encoder, init_weights
+from .config import ModelConfig
+from .encoder import Encoder, init_weights
 
 
 class RWKVUNet(nn.Module):
@@ -14,9 +15,9 @@ class RWKVUNet(nn.Module):
     RWKV-UNet, arXiv 2501.08458. With ``config.ccm`` off the skips go to the decoder as they are.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: ModelConfig):
         super().__init__()
-        self.config = config
+        self.config, self.divisor = config, config.divisor
         d = config.dims
         self.encoder = Encoder(config)
         mix = dict(drop_path=config.drop_path, use_q_shift=config.q_shift)
@@ -25,8 +26,8 @@ class RWKVUNet(nn.Module):
         self.decoder1 = DecoderBlock(d[3], d[2], kernel_size=k)
         self.decoder2 = DecoderBlock(2 * d[2], d[1], kernel_size=k)
         self.decoder3 = DecoderBlock(2 * d[1], d[0], kernel_size=k)
-        self.decoder4 = DecoderBlock(2 * d[0], STEM, kernel_size=k)
-        self.final_conv = nn.Conv2d(STEM, config.num_classes, 1)
+        self.decoder4 = DecoderBlock(2 * d[0], config.stem_dim, kernel_size=k)
+        self.final_conv = nn.Conv2d(config.stem_dim, config.num_classes, 1)
         if self.ccm is not None:
             self.ccm.apply(init_weights)
 

@@ -37,23 +37,31 @@ def test_image_and_mask_move_together(name, batch):
 
 
 @pytest.mark.parametrize(
-    ("name", "moved", "changed"),
-    # The chance that the mask moves, and that the image changes at all; half turns and flips may undo each other.
+    ("name", "moved", "coloured", "bent"),
+    # The chances that the mask moves (flips and turns may undo each other), that shades change, that lines bend.
     [
-        ("default", (0.7, 1.0), (0.8, 1.0)),
-        ("paper_synapse", (0.07, 0.13), (0.14, 0.24)),
-        ("paper_acdc", (0.75, 0.95), (0.8, 1.0)),
-        ("strong", (0.9, 1.0), (0.95, 1.0)),
+        ("default", 0.875, 0.5, 0),
+        ("paper_synapse", 0.1, 0.1, 0),
+        ("paper_acdc", 1 - (0.625 * 0.75**2 + 0.125 * 0.25**2) * 0.7**2, 0.3, 0),
+        ("strong", 1 - 0.5**2 * 0.2 * 0.7, 0.8, 0.3),
+        ("pictures", 0.875, 0.8, 0),
     ],
 )
-def test_each_image_has_its_own_chance(name, moved, changed, batch):
+def test_each_image_has_its_own_chance_of_each_step(name, moved, coloured, bent):
     set_seed(0)
-    augment = make_augmentation(name, 64)
-    pairs = [augment(*batch) for _ in range(12)]
-    share_moved = torch.cat([(mask != batch[1]).flatten(1).any(1) for _, mask in pairs]).float().mean()
-    share_changed = torch.cat([(image != batch[0]).flatten(1).any(1) for image, _ in pairs]).float().mean()
-    assert moved[0] <= share_moved <= moved[1] and changed[0] <= share_changed <= changed[1]
-    assert 0 < (pairs[0][0] != batch[0]).flatten(1).any(1).sum() <= 64
+    size, n = 32, 256
+    augment, middle, found = make_augmentation(name, size), slice(12, 20), []
+    mask, flat = torch.rand(n, 1, size, size), torch.full((n, 3, size, size), 0.5)
+    ramp = torch.linspace(0.4, 0.6, size).expand(n, 3, size, size).clone()
+    for _ in range(3):
+        image, other = augment(ramp, mask)
+        x = image[:, 0, middle, middle]
+        bends = [x[:, 2:] - 2 * x[:, 1:-1] + x[:, :-2], x[:, :, 2:] - 2 * x[:, :, 1:-1] + x[:, :, :-2]]
+        bend = torch.stack([y.abs().amax((1, 2)) for y in bends]).amax(0)
+        shade = augment(flat, mask)[0][:, :, size // 2, size // 2]
+        found.append(torch.stack([(other != mask).flatten(1).any(1), (shade - 0.5).abs().amax(1) > 1e-4, bend > 1e-4]))
+    shares = torch.cat(found, 1).float().mean(1).tolist()
+    assert shares == pytest.approx([moved, coloured, bent], abs=0.04), "moved, coloured, bent"
 
 
 @pytest.mark.parametrize("name", NAMES)

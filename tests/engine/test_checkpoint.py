@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from rwkvlib import create_model, load_checkpoint, load_official, load_pretrained
 from rwkvlib.__main__ import main
 from rwkvlib.engine.checkpoint import load_encoder, save_checkpoint, write_file
-from rwkvlib.models.baselines import BASELINES, build_model
+from rwkvlib.models.registry import BASELINES
 from tests.conftest import TINY
 
 
@@ -32,7 +32,7 @@ def test_checkpoints_survive_the_round_trip(tmp_path):
 def test_baselines_load_by_name_as_well(name, tmp_path):
     torch.manual_seed(0)
     overrides = dict(num_classes=3) | (dict(feature_size=12) if name == "swin_unetr" else {})
-    model = build_model(name, **overrides).eval()
+    model = create_model(name, **overrides).eval()
     save_checkpoint(tmp_path / "m.safetensors", model, dict(model=name, overrides=overrides, size=64))
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
@@ -97,7 +97,7 @@ def test_an_encoder_of_another_size_is_refused(encoder):
         load_encoder(model, path)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     with pytest.raises(ValueError, match=r"expected weights of the same network of MONAI, .* got those of 'rwkv_enc"):
-        load_encoder(build_model("unet"), path)
+        load_encoder(create_model("unet"), path)
 
 
 def test_the_shipped_weights_have_a_name():
@@ -116,7 +116,7 @@ def test_a_checkpoint_of_a_run_says_where_it_is_from(tmp_path, recipe):
         assert meta["config"]["lr"] == 1e-3 and meta["config"]["data"] == "synthetic:8" and meta["size"] == 32
         assert meta["versions"]["torch"] == torch.__version__ and "commit" in meta
         assert str(tmp_path) not in json.dumps(meta)
-        assert model.encoder.config.dims == [8, 8, 16, 16] and not model.training
+        assert model.encoder.config.dims == (8, 8, 16, 16) and not model.training
     assert load_checkpoint(tmp_path / "model.safetensors")[1]["metrics"] == log[-1]
 
 
@@ -268,16 +268,16 @@ def test_the_shipped_weights_and_a_runs_folder_are_taken_by_name(unet, tmp_path)
 
 def test_baselines_start_from_weights_of_the_same_network(tmp_path):
     small = dict(channels=[4, 8, 8], strides=[2, 2])
-    source = build_model("unet_batchnorm", **small)
+    source = create_model("unet_batchnorm", **small)
     assert any(isinstance(m, torch.nn.BatchNorm2d) for m in source.modules())
     save_checkpoint(tmp_path / "u.safetensors", source, dict(model="unet_batchnorm", overrides=small, size=32))
     torch.save({"net": source.net.state_dict()}, tmp_path / "monai.pth")
     for name in ("u.safetensors", "monai.pth"):
-        model = build_model("unet_batchnorm", **small)
+        model = create_model("unet_batchnorm", **small)
         assert not load_encoder(model, tmp_path / name).missing
         assert all(torch.equal(x, source.state_dict()[key]) for key, x in model.state_dict().items())
     with pytest.raises(ValueError, match="with as many classes and the same overrides, got those of 'unet_batchnorm'"):
-        load_encoder(build_model("unet_batchnorm", num_classes=4, **small), tmp_path / "u.safetensors")
+        load_encoder(create_model("unet_batchnorm", num_classes=4, **small), tmp_path / "u.safetensors")
     with pytest.raises(ValueError, match="holds weights of 'unet_batchnorm', which is another network"):
         load_encoder(create_model("rwkv_unet_t", **TINY), tmp_path / "u.safetensors")
 

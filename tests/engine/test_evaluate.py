@@ -112,6 +112,13 @@ def test_without_a_spacing_distances_are_in_pixels():
         assert list(table["hd95"]) == distances and set(table["hd95_unit"]) == {unit}
 
 
+@pytest.mark.parametrize(("axis", "mm"), [(2, 1.0), (1, 6.0)])
+def test_each_axis_has_its_own_spacing(axis, mm):
+    mask = square((4, 4))
+    table = evaluate(Reader(2), told(np.roll(mask, 2, axis=axis), mask, spacing_x=0.5, spacing_y=3.0))
+    assert list(table["hd95"]) == [mm]
+
+
 def test_no_mean_mixes_millimetres_and_pixels():
     mask = square((4, 4), (4, 4))
     mixed = told(np.roll(mask, 1, axis=2), mask, spacing_x=[2.0, np.nan], spacing_y=[2.0, np.nan])
@@ -357,6 +364,30 @@ def checkpoint(tmp_path):
     path = tmp_path / "m.safetensors"
     save_checkpoint(path, create_model("rwkv_unet_t", **TINY), dict(model="rwkv_unet_t", overrides=TINY, size=32))
     return str(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], dict(flips=False, protocol="strict", batch_size=16, size=32, side=32)),
+        (["--flips", "--batch-size", "2"], dict(flips=True, batch_size=2)),
+        (["--native", "--protocol", "published"], dict(protocol="published", size=32, side=128)),
+    ],
+    ids=str,
+)
+def test_the_command_hands_its_options_on(options, expected, checkpoint, monkeypatch):
+    class Stop(Exception):
+        pass
+
+    def spy(model, data, **given):
+        part = data if isinstance(data, SegmentationData) else next(iter(data))
+        given["side"] = part.images.shape[1]
+        assert {key: given[key] for key in expected} == expected
+        raise Stop
+
+    monkeypatch.setattr("rwkvlib.engine.evaluate.evaluate", spy)
+    with pytest.raises(Stop):
+        main(["evaluate", checkpoint, "synthetic:4", *options])
 
 
 def test_the_command_checks_before_it_scores(volumes, checkpoint, tmp_path, capsys, monkeypatch):

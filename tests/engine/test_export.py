@@ -10,7 +10,6 @@ import torch
 from rwkvlib import create_model
 from rwkvlib.engine.export import export_onnx
 from rwkvlib.engine.predict import normalise
-from rwkvlib.models.baselines import build_model
 
 SHALLOW = dict(depths=(1, 1, 2, 2))
 SMALL = dict(SHALLOW, dims=(8, 8, 16, 16))
@@ -75,5 +74,5 @@ def test_bad_arguments_are_named_and_write_nothing(tmp_path):
     with pytest.raises(ValueError, match="opset_version: expected at least 18, got 17"):
         export_onnx(model, tmp_path / "model.onnx", 32, opset_version=17)
     with pytest.raises(ValueError, match="size: expected multiples of 32, got 48"):
-        export_onnx(build_model("swin_unetr", feature_size=12).eval(), tmp_path / "model.onnx", 48)
+        export_onnx(create_model("swin_unetr", feature_size=12).eval(), tmp_path / "model.onnx", 48)
     assert not list(tmp_path.iterdir())

@@ -13,6 +13,7 @@ from rwkvlib.__main__ import main
 from rwkvlib.data import stretch, synthetic_polyps
 from rwkvlib.data.files import read_picture
 from rwkvlib.data.pixels import normalise
+from rwkvlib.engine import predict_files as module
 from rwkvlib.engine.checkpoint import save_checkpoint
 from rwkvlib.engine.predict_files import overlay, predict_files
 from rwkvlib.models.folding import fold_batchnorm
@@ -74,6 +75,20 @@ def test_flips_make_the_prediction_of_a_mirror_image_the_mirrored_prediction():
 def test_the_network_sees_the_size_that_is_asked_for():
     model = Threshold()
     assert predict(model, torch.rand(1, 3, 20, 50), size=32).shape == (1, 1, 20, 50) and model.seen == [(32, 32)]
+
+
+def test_images_are_made_smaller_without_aliasing():
+    seen = []
+
+    class Seeing(torch.nn.Module):
+        def forward(self, x):
+            seen.append(x)
+            return x[:, :1]
+
+    image = torch.rand(1, 3, 40, 64)
+    predict(Seeing(), image, size=16)
+    smaller = torch.nn.functional.interpolate(image, (16, 16), mode="bilinear", antialias=True)
+    torch.testing.assert_close(seen[0], normalise(smaller))
 
 
 def test_folding_batchnorm_changes_no_number():
@@ -288,6 +303,34 @@ def test_the_command_writes_masks_and_says_what_is_wrong(nibabel, tmp_path, caps
         with pytest.raises(SystemExit) as error:
             main(["predict", *arguments, "--out", str(tmp_path / "other")])
         assert error.value.code == 2 and message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], dict(size=32, window=None, flips=False, hu=None, as_stored=False, with_overlay=False, batch_size=8)),
+        (["--native", "--flips"], dict(size=None, window=None, flips=True)),
+        (["--window", "32"], dict(size=None, window=32)),
+        (["--hu"], dict(hu=(-125, 275))),
+        (["--hu", "-160", "240", "--as-stored"], dict(hu=(-160, 240), as_stored=True)),
+        (["--overlay", "--overwrite", "--batch-size", "3"], dict(with_overlay=True, overwrite=True, batch_size=3)),
+    ],
+    ids=str,
+)
+def test_the_command_hands_its_options_on(options, expected, tmp_path, monkeypatch):
+    checkpoint, given = tmp_path / "m.safetensors", {}
+    save_checkpoint(checkpoint, create_model("rwkv_unet_t", **TINY), dict(model="rwkv_unet_t", overrides=TINY, size=32))
+    monkeypatch.setattr(module, "predict_files", lambda *args, **kwargs: given.update(kwargs) or [])
+    main(["predict", str(checkpoint), "a.png", "--out", "out", *options])
+    assert {key: given[key] for key in expected} == expected
+
+
+def test_files_are_predicted_with_the_options_of_predict(tmp_path, monkeypatch):
+    Image.fromarray(grey(0)).save(tmp_path / "a.png")
+    given = []
+    monkeypatch.setattr(module, "predict", lambda model, x, **options: given.append(options) or x[:, :1])
+    predict_files(Threshold(), [tmp_path / "a.png"], tmp_path / "out", flips=True, size=32, window=48, progress=False)
+    assert given == [dict(flips=True, size=32, window=48)]
 
 
 # Nothing of the user's is written onto

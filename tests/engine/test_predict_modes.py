@@ -13,7 +13,6 @@ from rwkvlib import create_model, load_official, load_pretrained, predict
 from rwkvlib.data import synthetic_polyps
 from rwkvlib.engine.evaluate import evaluate
 from rwkvlib.engine.predict import eval_mode, fold_batchnorm, inference_copy
-from rwkvlib.models.baselines import build_model
 from tests.conftest import TINY
 from tests.engine.test_evaluate import square, told
 
@@ -102,7 +101,7 @@ def test_wrappers_leave_the_model_inside_as_it_was(model, image):
         torch._dynamo.reset()
         torch.testing.assert_close(predict(wrap(model), image), expected)
         assert not any(modes(model))
-    deep = build_model("swin_unetr", feature_size=12)  # its divisor is 32
+    deep = create_model("swin_unetr", feature_size=12)  # its divisor is 32
     assert predict(nn.DataParallel(deep), torch.rand(1, 3, 40, 32)).shape == (1, 1, 40, 32)
 
 
@@ -194,7 +193,7 @@ def test_the_order_of_axes_is_named_as_it_came(model):
         with pytest.raises(ValueError, match=message):
             predict(model, torch.rand(shape))
     with pytest.raises(ValueError, match=r"got \(1, 40, 40, 3\); .* image.permute"):
-        predict(build_model("unet"), torch.rand(1, 40, 40, 3))
+        predict(create_model("unet"), torch.rand(1, 40, 40, 3))
     with pytest.raises(TypeError, match=r"image: expected a floating-point tensor, got torch.uint8; .* / 255"):
         predict(model, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
 
@@ -210,7 +209,7 @@ def test_the_copy_for_inference_gives_the_same_numbers_and_leaves_the_model():
     folded, whole = (sum(isinstance(m, nn.BatchNorm2d) for m in x.modules()) for x in (fast, model))
     assert 0 < folded < whole  # those before a convolution stay
     assert fast.final_conv.weight.data_ptr() != model.final_conv.weight.data_ptr()
-    plain = build_model("unet")
+    plain = create_model("unet")
     assert inference_copy(plain) is plain  # instance norms cannot be folded
 
 

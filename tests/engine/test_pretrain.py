@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 
 from rwkvlib.__main__ import main
+from rwkvlib.engine import pretrain as module
 from rwkvlib.engine.checkpoint import load_checkpoint, load_state, states
-from rwkvlib.engine.config import PretrainConfig, load_config
+from rwkvlib.engine.config import PretrainConfig
 from rwkvlib.engine.pretrain import ImageFolder, accuracy, pretrain
 from rwkvlib.engine.train import train
 from tests.conftest import TINY
@@ -72,7 +73,16 @@ def test_the_recipe_runs_and_resumes_on_a_small_folder(folder, tmp_path, capsys)
     averages = [state["average"] for _, state in (whole, parts)]
     assert all(torch.equal(x, averages[1][key]) for key, x in averages[0].items())
     assert "augment: imagenet (assumed, not published)" in capsys.readouterr().out
-    assert load_config(path, small).label_smoothing == 0.1
+
+
+def test_labels_are_smoothed_as_the_recipe_says(config, tmp_path, monkeypatch):
+    tasks = []
+    monkeypatch.setattr(module, "fit", lambda task, *args, **kwargs: tasks.append(task))
+    pretrain(replace(config, label_smoothing=0.3), tmp_path / "run", progress=False)
+    logits, labels = torch.randn(5, 3), torch.tensor([0, 1, 2, 1, 0])
+    smooth = 0.7 * torch.nn.functional.one_hot(labels) + 0.1
+    expected = -(smooth * logits.log_softmax(1)).sum(1).mean()
+    torch.testing.assert_close(tasks[0].loss(logits, labels), expected)
 
 
 def test_workers_change_nothing(config, tmp_path):

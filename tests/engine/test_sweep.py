@@ -1,16 +1,21 @@
 """A table of recipes and seeds: each run once, whatever happens in between."""
 
+import itertools
 import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import yaml
+from PIL import Image
 
 from rwkvlib.__main__ import main
+from rwkvlib.data import load_data, synthetic_polyps
 from rwkvlib.engine import sweep as module
+from rwkvlib.engine import train as trainer
 from rwkvlib.engine.checkpoint import states
 from rwkvlib.engine.sweep import read_table, sweep
 
@@ -55,7 +60,7 @@ def test_results_are_collected_and_finished_runs_skipped(tmp_path, write_table, 
         sweep(write_table({"t": {"config": "recipe.yaml", "epochs": 2}}), tmp_path / "out", progress=False)
 
 
-def test_two_processes_share_a_table(tmp_path, write_table):
+def test_the_parts_of_a_table_make_the_whole(tmp_path, write_table):
     path = write_table({"a": {"config": "recipe.yaml", "epochs": 1}, "b": {"config": "recipe.yaml"}}, seeds=[0, 1])
     settings = ["epochs=2", "lr=0.1"]
     assert [c.epochs for c, _ in read_table(path, settings).values()] == [2] * 4
@@ -104,14 +109,39 @@ def test_one_failing_run_does_not_cost_the_others_theirs(tmp_path, write_table, 
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_budget_holds_for_every_run(tmp_path, write_table):
+def test_a_budget_holds_for_every_run(tmp_path, write_table, monkeypatch):
+    ticks = itertools.count()
+    for place in (module, trainer):
+        monkeypatch.setattr(place, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 10))
     runs = {name: {"config": "recipe.yaml", "model": name} for name in ("rwkv_unet_t", "unet")}
     runs["unet"]["overrides"] = {"channels": [4, 8], "strides": [2]}
     path = write_table(runs, budget_seconds=1.5)
     (tmp_path / "recipe.yaml").write_text("data: synthetic:8\nsize: 32\nepochs: 10000\nbatch_size: 4\n")
     table = sweep(path, tmp_path / "out", progress=False)
     assert list(table["model"]) == ["rwkv_unet_t", "unet"]
-    assert (table["seconds"] >= 1.5).all() and (table["steps"] < 20_000).all(), "the time ends it, and not the epochs"
+    assert (table["seconds"] >= 1.5).all() and (table["steps"] <= 15).all(), "the time ends it, and not the epochs"
+
+
+def test_a_run_is_scored_on_its_own_split_by_its_own_protocol(tmp_path, write_table, monkeypatch):
+    root = tmp_path / "set"
+    rows = ["name,split,by_sequence"]
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for i in range(8):
+        for folder, pixels in zip(("images", "masks"), synthetic_polyps(i, 32), strict=True):
+            Image.fromarray(pixels).save(root / folder / f"{i}.png")
+        splits = ["train"] * 4 + ["validation"] * 2 + ["test"] * 2
+        rows.append(f"{i},{splits[i]},{splits[7 - i]}")
+    (root / "items.csv").write_text("\n".join(rows))
+    protocols, evaluate = [], module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *a, **kw: (protocols.append(kw["protocol"]), evaluate(*a, **kw))[1])
+    fields = {"config": "recipe.yaml", "data": "set", "epochs": 1, "split": "by_sequence", "protocol": "published"}
+    monkeypatch.chdir(tmp_path)
+    sweep(write_table({"t": fields}), tmp_path / "out", progress=False)
+    assert list(pd.read_csv(tmp_path / "out/t_0.csv")["name"]) == [0, 1] and protocols == ["published"]
+    hashes = json.loads((tmp_path / "out/t_0.json").read_text())["data_hash"]
+    for split, digest in hashes.items():
+        assert digest == load_data(root, split, size=32, column="by_sequence").sha256()
 
 
 @pytest.mark.parametrize(

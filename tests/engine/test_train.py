@@ -1,19 +1,20 @@
 """The trainer: what each field of a recipe does."""
 
+import itertools
 import json
 import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn as nn
 from PIL import Image
-from torch.optim.swa_utils import update_bn
+from torch.optim.swa_utils import AveragedModel, update_bn
 
 from rwkvlib import create_model, load_checkpoint
 from rwkvlib.__main__ import main
@@ -21,10 +22,11 @@ from rwkvlib.data import load_data, synthetic_polyps
 from rwkvlib.engine import train as module
 from rwkvlib.engine.checkpoint import load_state, save_checkpoint, states
 from rwkvlib.engine.config import TrainConfig
+from rwkvlib.engine.losses import LOSSES
 from rwkvlib.engine.predict import normalise
 from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, train, typical_images
 from rwkvlib.layers import DropPath
-from rwkvlib.models.baselines import BASELINES
+from rwkvlib.models.registry import BASELINES, MODELS, Entry
 from tests.conftest import TINY
 
 STATISTICS = re.compile(r"running_(mean|var)$|num_batches_tracked$")
@@ -87,6 +89,25 @@ def test_accumulation_without_coupling_changes_nothing(tmp_path, recipe, monkeyp
             torch.testing.assert_close(x, whole[key], atol=1e-6, rtol=0, msg=key)
 
 
+def test_images_are_augmented_as_the_recipe_says(tmp_path, recipe):
+    for name in ("none", "strong"):
+        train(recipe(epochs=1, augment=name), tmp_path / name, progress=False)
+    assert not same(learnt(tmp_path / "none"), learnt(tmp_path / "strong"))
+
+
+def test_weights_decay_as_the_recipe_says(tmp_path, recipe):
+    train(recipe(epochs=1, weight_decay=0.3), tmp_path, progress=False)
+    groups = load_state(states(tmp_path)[-1])[1]["optimiser"]["param_groups"]
+    assert [group["weight_decay"] for group in groups] == [0.3]
+
+
+def test_validation_scores_by_the_recipes_protocol(tmp_path, recipe, monkeypatch):
+    found, evaluate = [], module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *a, **kw: (found.append(kw["protocol"]), evaluate(*a, **kw))[1])
+    train(recipe(epochs=1, protocol="published"), tmp_path, progress=False)
+    assert found == ["published"]
+
+
 def test_frozen_batchnorm_keeps_its_statistics(tmp_path, recipe):
     train(recipe(epochs=1, freeze_batchnorm=True), tmp_path / "frozen", progress=False)
     train(recipe(epochs=1), tmp_path / "free", progress=False)
@@ -96,21 +117,38 @@ def test_frozen_batchnorm_keeps_its_statistics(tmp_path, recipe):
     assert all((x == 0).all() for x in means["frozen"]) and all((x != 0).any() for x in means["free"])
 
 
-def test_the_average_of_the_weights_is_what_is_kept(tmp_path, recipe):
-    train(recipe(epochs=3, ema=0.5, choose="last"), tmp_path / "ema", progress=False)
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path, recipe, monkeypatch):
+    path, update = [], AveragedModel.update_parameters
+
+    def seen(self, model):
+        path.append({key: x.detach().clone() for key, x in model.named_parameters()})
+        update(self, model)
+
+    monkeypatch.setattr(AveragedModel, "update_parameters", seen)
+    train(recipe(epochs=3, ema=0.7, choose="last"), tmp_path / "ema", progress=False)
     train(recipe(epochs=3, choose="last"), tmp_path / "plain", progress=False)
     assert same(learnt(tmp_path / "ema"), learnt(tmp_path / "plain")), "it does not touch the training"
     average = load_state(states(tmp_path / "ema")[-1])[1]["average"]
     kept = load_checkpoint(tmp_path / "ema" / "model.safetensors")[0].state_dict()
     assert same(kept, {key.removeprefix("module."): x for key, x in average.items()})
-    assert not same(kept, weights(tmp_path / "ema"))
+    expected, *later = path
+    for step in later:
+        expected = {key: 0.7 * x + 0.3 * step[key] for key, x in expected.items()}
+    assert len(path) == 6
+    for key, x in expected.items():
+        torch.testing.assert_close(kept[key], x, atol=1e-6, rtol=1e-5)
 
 
-def test_a_budget_ends_the_run_and_the_schedule_with_it(tmp_path, recipe):
-    train(recipe(epochs=1), tmp_path / "warm", progress=False)
-    start = time.perf_counter()
+@pytest.fixture
+def clock(monkeypatch):
+    """The trainer's clock: a tenth of a second passes from one look to the next."""
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 10))
+
+
+def test_a_budget_ends_the_run_and_the_schedule_with_it(tmp_path, recipe, clock):
     log = train(recipe(epochs=10_000, budget_seconds=3), tmp_path / "run", progress=False)
-    assert time.perf_counter() - start < 6 and 3 <= log[-1]["seconds"] < 4
+    assert log[-1]["seconds"] == pytest.approx(3, abs=0.11) and 25 <= log[-1]["step"] <= 30
     rates = [row["lr"] for row in log]
     assert max(rates) > 0.9e-3 and rates[-1] < 0.15e-3 and "dice" in log[-1]
     again = train(recipe(epochs=10_000, budget_seconds=3), tmp_path / "run", resume=True, progress=False)
@@ -172,9 +210,35 @@ def test_baselines_take_the_same_recipes(name, tmp_path, recipe):
         model(torch.rand(1, 3, 64, 40))
 
 
-def test_an_unknown_model_names_the_known_ones(tmp_path, recipe):
+class Supervised(nn.Module):
+    """Two outputs while it trains, at full and at half size, and the first one else."""
+
+    divisor = 2
+
+    def __init__(self, *, in_channels, num_classes):
+        super().__init__()
+        self.full, self.half = (nn.Conv2d(in_channels, num_classes, 3, s, 1) for s in (1, 2))
+
+    def forward(self, x):
+        return [self.full(x), self.half(x)] if self.training else self.full(x)
+
+
+def test_a_row_of_the_table_with_several_outputs_trains(tmp_path, recipe, monkeypatch):
+    monkeypatch.setitem(MODELS, "supervised", Entry(Supervised, {}, 2))
+    monkeypatch.setitem(LOSSES, "bce", lambda num_classes: nn.BCEWithLogitsLoss())
+    for name in ("binary", "bce"):
+        config = recipe(model="supervised", overrides={}, loss=name, weight_decay=0, augment="none")
+        log = train(config, tmp_path / name, progress=False)
+        assert log[-1]["loss"] < log[0]["loss"] and "dice" in log[-1]
+        moments = load_state(states(tmp_path / name)[-1])[1]["optimiser"]["state"]
+        assert len(moments) == 4 and all(state["exp_avg"].any() for state in moments.values()), "both outputs learn"
+
+
+def test_an_unknown_model_names_the_known_ones(recipe):
     with pytest.raises(ValueError, match=r"model: expected one of rwkv_unet_t, .*dyn_unet, got 'u_net'"):
-        train(recipe(model="u_net"), tmp_path, progress=False)
+        recipe(model="u_net")
+    with pytest.raises(ValueError, match=r"model: expected one of .*, got 'rwkv_encoder_t'"):
+        recipe(model="rwkv_encoder_t")
 
 
 def test_a_run_starts_from_pretrained_weights(tmp_path, recipe, capsys):
@@ -347,7 +411,7 @@ def test_the_end_says_the_best_score_and_where_the_weights_are(tmp_path, recipe,
     assert line in capsys.readouterr().out.splitlines()
 
 
-def test_the_bar_counts_to_what_the_budget_allows(tmp_path, recipe, monkeypatch):
+def test_the_bar_counts_to_what_the_budget_allows(tmp_path, recipe, monkeypatch, clock):
     bars, tqdm = [], module.tqdm
     monkeypatch.setattr(module, "tqdm", lambda *a, **kw: (bars.append(tqdm(*a, **kw | {"disable": True})), bars[-1])[1])
     log = train(recipe(epochs=10_000, budget_seconds=2), tmp_path)

@@ -10,6 +10,7 @@ import torch
 
 from rwkvlib import create_model, load_official
 from rwkvlib.analysis import count_macs, count_parameters
+from rwkvlib.layers import SpatialMix
 from rwkvlib.models import model_names
 
 DATA = Path(__file__).parents[1] / "reference"
@@ -207,23 +208,32 @@ def test_encoder_classifies():
     ]
 
 
+def spatial_mixes(model):
+    return [module for module in model.modules() if isinstance(module, SpatialMix)]
+
+
 @pytest.mark.parametrize(
-    "overrides",
+    ("overrides", "shows"),
     [
-        dict(attention=False),
-        dict(ccm=False),
-        dict(q_shift=False),
-        dict(learn_decay=False),
-        dict(decoder_kernel=3),
-        dict(kernel_size=3),
-        dict(variant="published"),
-        dict(in_channels=5),
+        (dict(attention=False), lambda m: not spatial_mixes(m)),
+        (dict(ccm=False), lambda m: m.ccm is None),
+        (
+            dict(q_shift=False),
+            lambda m: not any(mix.use_q_shift for mix in [*spatial_mixes(m), m.ccm.channel]),
+        ),
+        (dict(learn_decay=False), lambda m: not any(mix.spatial_decay.requires_grad for mix in spatial_mixes(m))),
+        (dict(decoder_kernel=3), lambda m: kernels(m) == {5, 3}),
+        (dict(kernel_size=3), lambda m: kernels(m) == {3, 9}),
+        (dict(variant="published"), lambda m: {mix.variant for mix in spatial_mixes(m)} == {"published"}),
+        (dict(backend="scan"), lambda m: {mix.backend for mix in spatial_mixes(m)} == {"scan"}),
+        (dict(in_channels=5), lambda m: next(m.parameters()).shape[1] == 5),
     ],
     ids=str,
 )
-def test_overrides_build_models_that_learn(overrides):
+def test_overrides_build_models_that_learn(overrides, shows):
     torch.manual_seed(0)
     model = create_model("rwkv_unet_t", **overrides)
+    assert shows(model) and not shows(create_model("rwkv_unet_t"))
     x = torch.randn(2, overrides.get("in_channels", 3), 32, 32)
     model(x).square().mean().backward()
     without = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -232,11 +242,17 @@ def test_overrides_build_models_that_learn(overrides):
     assert frozen == ({"spatial_decay", "spatial_first"} if "learn_decay" in overrides else set())
 
 
+def kernels(model):
+    """The sizes of the depthwise convolutions."""
+    return {m.kernel_size[0] for m in model.modules() if isinstance(m, torch.nn.Conv2d) and m.groups > 1}
+
+
 def test_the_operator_variant_reaches_every_spatial_mix(golden_model):
     x = torch.from_numpy(GOLDEN["input"])
     published = create_model("rwkv_unet_t", num_classes=4).eval()
     report = load_official(published, golden_state())
     assert report.variant == "published"
+    assert [mix.variant for mix in spatial_mixes(published)] == ["published"] * 4
     with torch.no_grad():
         difference = (published(x) - golden_model.float()(x)).abs().max()
     assert 1e-6 < difference < 0.1
@@ -251,4 +267,4 @@ def test_create_model_names_what_is_wrong():
         create_model("rwkv_unet_t", decoder_kernel=8)
     with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
         create_model("rwkv_unet_t", num_classes=0)
-    assert len(model_names()) == 6
+    assert len(model_names("segmentation")) == 10 and len(model_names("classification")) == 3

@@ -1,0 +1,108 @@
+"""All networks by name: a new one is a row of the table."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch.nn as nn
+
+from .baselines import from_monai, lite0_unet
+from .config import CONFIGS, ModelConfig, override
+from .encoder import Encoder
+from .unet import RWKVUNet
+
+WIDTHS = (32, 64, 128, 256, 512)
+CLASSES = {"segmentation": 1, "classification": 1000}  # by default: a binary mask's logit, ImageNet
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A row of the table.
+
+    The project's own networks are built from their `ModelConfig`; baselines from keyword arguments, in_channels,
+    num_classes and what `config` holds: options where MONAI has no default or another one than is usual.
+    """
+
+    build: Callable[..., nn.Module]
+    config: ModelConfig | dict[str, Any]
+    divisor: int  # of height and width; of a model with other sizes than the config's its attribute `divisor`
+    task: Literal["segmentation", "classification"] = "segmentation"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether it is a network of MONAI, not the project's own."""
+        return not isinstance(self.config, ModelConfig)
+
+
+def _classifier(config: ModelConfig) -> Encoder:
+    return Encoder(config, num_classes=config.num_classes)
+
+
+def _monai(kind: str, divisor: int, **config: Any) -> Entry:
+    return Entry(from_monai(kind, divisor), config, divisor)
+
+
+MODELS: dict[str, Entry] = {
+    **{f"rwkv_unet_{size}": Entry(RWKVUNet, c, c.divisor) for size, c in CONFIGS.items()},
+    **{f"rwkv_encoder_{size}": Entry(_classifier, c, c.divisor, "classification") for size, c in CONFIGS.items()},
+    "unet": _monai("UNet", 16, channels=WIDTHS, strides=(2,) * 4, num_res_units=2),  # with InstanceNorm
+    "unet_batchnorm": _monai("UNet", 16, channels=WIDTHS, strides=(2,) * 4, num_res_units=2, norm="batch"),
+    "attention_unet": _monai("AttentionUnet", 16, channels=WIDTHS, strides=(2,) * 4),
+    "basic_unet_plus_plus": _monai("BasicUNetPlusPlus", 16),
+    "swin_unetr": _monai("SwinUNETR", 32),  # by its patches and four stages
+    "lite0_unet": Entry(lite0_unet, dict(pretrained=True), 32),
+    "dyn_unet": _monai("DynUNet", 32, filters=(*WIDTHS, 512)),
+}
+BASELINES = {name: entry for name, entry in MODELS.items() if entry.is_baseline}
+
+
+def model_names(task: str | None = None) -> list[str]:
+    """The names that `create_model` knows, of all networks or of those for "segmentation" or "classification"."""
+    return [name for name, entry in MODELS.items() if task in (None, entry.task)]
+
+
+def create_model(name: str, in_channels: int = 3, num_classes: int | None = None, **overrides: Any) -> nn.Module:
+    """A randomly initialised model; ``lite0_unet`` alone starts from ImageNet's weights, unless ``pretrained=False``.
+
+    Its attribute ``divisor`` says what the height and width of images must be multiples of.
+
+    Args:
+        name: ``rwkv_unet_t``, ``_s`` or ``_b`` for segmentation; ``rwkv_encoder_t``, ``_s`` or ``_b`` for
+            classification; or a network of MONAI for segmentation: unet, unet_batchnorm, attention_unet,
+            basic_unet_plus_plus, swin_unetr, dyn_unet, lite0_unet (its extra is ``teacher``).
+        in_channels: of the images; 1 is repeated to 3 by the project's own networks.
+        num_classes: output channels; by default 1 for segmentation (a binary mask's logit) and 1000 for
+            classification.
+        overrides: fields of `ModelConfig`: attention, ccm, q_shift, learn_decay, kernel_size, decoder_kernel,
+            drop_path, variant, backend, the sizes depths, dims, expansions, stem_dim, and by stage attention_stages,
+            norms. Of MONAI's networks: MONAI's arguments.
+
+    Raises:
+        ValueError: unknown name, a value outside its range. TypeError: unknown override. ImportError: no such extra.
+    """
+    if name not in MODELS:
+        raise ValueError(f"name: expected one of {', '.join(MODELS)}, got {name!r}")
+    entry = MODELS[name]
+    sizes = dict(in_channels=in_channels, num_classes=CLASSES[entry.task] if num_classes is None else num_classes)
+    for field, value in sizes.items():
+        if value < 1:
+            raise ValueError(f"{field}: expected at least 1, got {value}")
+    if isinstance(entry.config, ModelConfig):
+        return entry.build(override(entry.config, overrides | sizes))
+    return entry.build(**entry.config | sizes | overrides)
+
+
+build_model = create_model  # its name where it built MONAI's networks too
+
+
+def divisor_of(model: nn.Module) -> int:
+    """What the height and width of a model's images must be multiples of: its attribute ``divisor``, which all of the
+    table have; 1 where it has none. Wrappers such as nn.DataParallel are looked into."""
+    return getattr(getattr(model, "module", model), "divisor", 1)
+
+
+def model_for_weights(name: str, overrides: dict[str, Any]) -> nn.Module:
+    """The model that a checkpoint's weights go into, which does without others of its own."""
+    if name in BASELINES and "pretrained" in BASELINES[name].config:
+        overrides = overrides | {"pretrained": False}
+    return create_model(name, **overrides)
