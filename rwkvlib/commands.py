@@ -122,7 +122,7 @@ def add_report(commands) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from .bookkit.report import write_report
+    from .report import write_report
 
     print(f"{len(write_report(args.out))} tables and figures in {args.out}")
 

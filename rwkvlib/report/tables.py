@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from ..bookkit.results import find_result, read_result
+from ..bookkit.style import PALETTE, use_style
 from ..files import replacing, write_file
-from .results import find_result, read_result
-from .style import PALETTE, use_style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
