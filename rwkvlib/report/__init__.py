@@ -1,52 +1,62 @@
-"""The tables and figures of the chapters on reproduction and ablations, from the files under results/ alone."""
+"""The tables and figures of the chapters on reproduction and ablations, from the files under results/ alone.
 
-from .tables import (
-    ABLATIONS,
+``python -m rwkvlib report --out report`` writes all of them: a table NAME.csv is made by what `tables.TABLES` calls
+NAME, a figure NAME.svg by what `figures.FIGURES` calls so.
+"""
+
+from .figures import (
     COLOURS,
-    FALLEN,
     FIGURES,
-    KEYS,
+    ablations_figure,
+    curves_figure,
+    differences_figure,
+    long_range_figure,
+    longer_figure,
+    pareto_figure,
+    protocol_figure,
+    scores_figure,
+    seeds_figure,
+)
+from .reading import (
+    FALLEN,
     LEARNT,
     MODELS,
-    NETWORKS,
     OTHER_SETS,
-    PAPER,
     PUBLISHED,
     SETS,
+    cases,
+    curves,
+    long_range_runs,
+    read_cases,
+    runs,
+    transferred,
+)
+from .tables import (
+    ABLATIONS,
+    KEYS,
+    NETWORKS,
+    PAPER,
     TABLES,
     UNITS,
     ablations,
-    ablations_figure,
     by_seed,
-    cases,
     comparisons,
-    curves,
-    curves_figure,
-    differences_figure,
     efficiency,
     empty_masks,
     empty_masks_comparisons,
     interaction,
     long_range,
     long_range_comparisons,
-    long_range_figure,
-    long_range_runs,
     longer,
     longer_comparison,
-    longer_figure,
-    pareto_figure,
     protocol,
-    protocol_figure,
-    read_cases,
-    runs,
     scores,
-    scores_figure,
-    seeds_figure,
     split_effect,
     training,
     transfer,
     transfer_comparisons,
-    transferred,
+)
+from .writing import (
     write_report,
 )
 
