@@ -1,9 +1,9 @@
-"""Everything about the package stands in pyproject.toml; this file adds the one thing that cannot be said there."""
+"""Everything about the package stands in pyproject.toml; this file adds what cannot be said there."""
 
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 
@@ -21,4 +21,9 @@ class BuildWithResults(build_py):
                         shutil.copyfile(source, copy)
 
 
-setup(cmdclass={"build_py": BuildWithResults})
+setup(
+    # A folder of its own in the checkout, but no top-level package of that name on a user's machine.
+    packages=[*find_packages(include=["rwkvlib*"]), "rwkvlib.data_scripts"],
+    package_dir={"rwkvlib.data_scripts": "data_scripts"},
+    cmdclass={"build_py": BuildWithResults},
+)

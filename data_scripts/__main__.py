@@ -1,4 +1,4 @@
-"""``python -m data_scripts list | info | prepare | audit``: the command line, which only reads arguments."""
+"""``python -m data_scripts list | info | prepare | audit | make_splits``: the command line."""
 
 import argparse
 import sys
@@ -65,6 +65,13 @@ def _audit(args: argparse.Namespace) -> None:
         write_result(expand(args.out), {"data": name, **result, "provenance": provenance(None, command)})
 
 
+def _make_splits(args: argparse.Namespace) -> None:
+    from .make_splits import make_splits
+
+    for name, table in make_splits(args.only, args.data).items():
+        print(name, table["split"].value_counts(sort=False).to_dict())
+
+
 def main(argv: list[str] | None = None) -> None:
     """Runs one command; errors of input end it with their message and status 2."""
     parser = argparse.ArgumentParser(prog="python -m data_scripts", description=__doc__)
@@ -91,6 +98,11 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("data", help="folder or zip with images/, masks/ and items.csv")
     p.add_argument("--near", type=float, default=0.995, help="correlation of thumbnails above which images are near")
     p.add_argument("--out", help="JSON file for the result")
+
+    p = commands.add_parser("make_splits", help="write the committed splits anew: splits/NAME.csv and SHA256SUMS")
+    p.set_defaults(run=_make_splits)
+    p.add_argument("--only", nargs="+", metavar="NAME", help="the sets to split; default: all")
+    p.add_argument("--data", metavar="DIR", help="folder of NAME_256.zip, NAME.zip or NAME, where images are needed")
 
     args = parser.parse_args(argv)
     plain_warnings()

@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from rwkvlib.data import stretch
 from rwkvlib.files import walk_folders
 
@@ -41,6 +44,13 @@ def _frame(file: Path, patient: int, frame: int) -> Case:
     return Case(name, load)
 
 
+def make_split() -> pd.DataFrame:
+    """By the patients' numbers, as the published code does."""
+    patients = np.arange(1, 101)
+    parts = np.select([patients <= 20, patients <= 30], ["test", "validation"], "train")
+    return pd.DataFrame({"patient": patients, "split": parts})
+
+
 ENTRY = Entry(
     name="acdc",
     title="ACDC (Automated Cardiac Diagnosis Challenge)",
@@ -56,4 +66,5 @@ ENTRY = Entry(
     splits="by patient, as in the published code: 1-20 test, 21-30 validation, 31-100 train. Patients 74 and 76 have "
     "identical images; both are in train",
     cases=cases,
+    make_split=make_split,
 )

@@ -5,8 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
+from rwkvlib.data.dataset import iter_items
+
+from .audit import audit, groups_of
 from .entry import Case, Entry
 from .raw import files, folder, image_case, item_name
+from .splits import EIGHT_ONE_ONE, SEED, assign
 
 
 def cases(raw: Path) -> Iterator[Case]:
@@ -26,6 +32,19 @@ def cases(raw: Path) -> Iterator[Case]:
             )
 
 
+def make_split(data: Path) -> pd.DataFrame:
+    """Groups of near duplicates, dealt within their label; `data` lacks the normal images."""
+    items = pd.DataFrame([row for row, _ in iter_items(data)])[["name", "label"]]
+    groups = groups_of(audit(data)["near_duplicates"], list(items["name"]))
+    normal = [f"normal_({i})" for i in range(1, 134)]
+    table = pd.concat([items, pd.DataFrame({"name": normal, "label": "normal"})], ignore_index=True)
+    table["group"] = [groups.get(name, len(groups) + i) for i, name in enumerate(table["name"])]
+    # A group of both labels is dealt with its first image's, whole.
+    of_group = table.groupby("group")["label"].transform("first")
+    table["split"] = pd.concat([assign(part["group"], EIGHT_ONE_ONE, SEED) for _, part in table.groupby(of_group)])
+    return table
+
+
 ENTRY = Entry(
     name="busi",
     title="BUSI (Breast Ultrasound Images)",
@@ -41,5 +60,7 @@ ENTRY = Entry(
     splits="8:1:1, seeded, near-duplicate images (column group) kept together and labels in proportion; the normal "
     "images were not at hand when the groups were found, and are split one by one",
     cases=cases,
+    make_split=make_split,
+    split_needs_images=True,
     downloads=("https://scholar.cu.edu.eg/Dataset_BUSI.zip",),
 )

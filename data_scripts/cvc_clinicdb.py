@@ -3,13 +3,26 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
+from rwkvlib.data.dataset import iter_items
+
 from .entry import Case, Entry
 from .raw import folder, paired
+from .splits import EIGHT_ONE_ONE, SEED, assign
 
 
 def cases(raw: Path) -> Iterator[Case]:
     """``Original/1.tif`` with ``Ground Truth/1.tif``; .png as well."""
     return paired(folder(raw, "Original"), folder(raw, "Ground Truth"))
+
+
+def make_split(data: Path) -> pd.DataFrame:
+    """By the sequences that items.csv of `data` names, and by image."""
+    items = pd.DataFrame([row for row, _ in iter_items(data)])[["name", "sequence"]]
+    items["split"] = assign(items["sequence"], EIGHT_ONE_ONE, SEED)
+    items["split_image"] = assign(items["name"], EIGHT_ONE_ONE, SEED)
+    return items
 
 
 ENTRY = Entry(
@@ -26,4 +39,6 @@ ENTRY = Entry(
     splits="8:1:1 by sequence, seeded (column split): frames of one video never on both sides. split_image is 8:1:1 by "
     "image as in the literature, and leaks",
     cases=cases,
+    make_split=make_split,
+    split_needs_images=True,
 )

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 
 class BadItem(ValueError):
@@ -50,5 +51,9 @@ class Entry:
     layout: str
     splits: str  # how splits/NAME.csv was made, or the official one that it holds
     cases: Callable[[Path], Iterator[Case]]
+    # How splits/NAME.csv was made, as in `splits`: without arguments, or of the set in the project's layout where only
+    # its images show what belongs together.
+    make_split: Callable[..., pd.DataFrame]
+    split_needs_images: bool = False
     # Direct addresses, only where public documentation names them and no registration stands before them.
     downloads: tuple[str, ...] = ()

@@ -3,10 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
 from rwkvlib.files import walk_folders
 
 from .entry import Case, Entry
 from .raw import by_stem, files, image_case, masks_of
+from .splits import SEED, assign
 
 
 def cases(raw: Path) -> Iterator[Case]:
@@ -18,6 +21,16 @@ def cases(raw: Path) -> Iterator[Case]:
             if image.stem.startswith(("train_", "testA_", "testB_")) and not image.stem.endswith("_anno"):
                 # Glands are numbered, background is 0.
                 yield image_case(image, masks_of(image, masks), foreground=lambda values: values > 0)
+
+
+def make_split() -> pd.DataFrame:
+    """The challenge's parts, with a fifth of the training images for validation."""
+    parts = {"train": 85, "testA": 60, "testB": 20}
+    names = [(f"{part}_{i}", part) for part, n in parts.items() for i in range(1, n + 1)]
+    table = pd.DataFrame(names, columns=["name", "official"]).assign(split="test")
+    train = table["official"] == "train"
+    table.loc[train, "split"] = assign(table["name"][train], {"train": 68, "validation": 17}, SEED)
+    return table
 
 
 ENTRY = Entry(
@@ -34,4 +47,5 @@ ENTRY = Entry(
     splits="test A and test B as given, both split test and told apart by the column official; 17 of the 85 training "
     "images, seeded, are validation. Train and test share patients, by design of the challenge",
     cases=cases,
+    make_split=make_split,
 )

@@ -3,8 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
+from rwkvlib.data.dataset import iter_items
+
 from .entry import Case, Entry
 from .raw import by_stem, files, folder, folders, image_case, masks_of
+from .splits import SEED, assign
 
 PARTS = {"train": "Training", "validation": "Validation", "test": "Test_v2"}
 
@@ -20,6 +25,15 @@ def cases(raw: Path) -> Iterator[Case]:
         for image in files(folder(raw, f"ISIC-2017_{part}_Data"), (".jpg", ".jpeg")):  # .png are superpixels
             columns = {"official": official} | ({"split": "official_test"} if official == "test" else {})
             yield image_case(image, masks_of(image, masks), **columns)
+
+
+def make_split(data: Path) -> pd.DataFrame:
+    """The official parts, as items.csv of `data` names them, with a tenth of the training images for validation."""
+    items = pd.DataFrame([row for row, _ in iter_items(data)])
+    table = items[["name"]].assign(official=items["split"], split="test")
+    train = table["official"] == "train"
+    table.loc[train, "split"] = assign(table["name"][train], {"train": 9, "validation": 1}, SEED)
+    return table
 
 
 _S3 = "https://isic-challenge-data.s3.amazonaws.com/2017/ISIC-2017_"
@@ -38,5 +52,7 @@ ENTRY = Entry(
     splits="as the literature of this model: the official validation images are split test, and 200 of the 2,000 "
     "training images, seeded, are validation. The official test images, where given, are split official_test",
     cases=cases,
+    make_split=make_split,
+    split_needs_images=True,
     downloads=tuple(f"{_S3}{part}_{what}.zip" for part in PARTS.values() for what in ("Data", "Part1_GroundTruth")),
 )

@@ -3,13 +3,24 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import pandas as pd
+
+from rwkvlib.data.dataset import iter_items
+
 from .entry import Case, Entry
 from .raw import folder, paired
+from .similarity import fingerprint
 
 
 def cases(raw: Path) -> Iterator[Case]:
     """``images/NAME.jpg`` with ``masks/NAME.jpg``, whose lossy black and white are thresholded."""
     return paired(folder(raw, "images"), folder(raw, "masks"))
+
+
+def make_split(data: Path) -> pd.DataFrame:
+    """The split that items.csv of `data` has, by the images' fingerprints."""
+    rows = [(fingerprint(read()[0]), row["split"]) for row, read in iter_items(data)]
+    return pd.DataFrame(rows, columns=["fingerprint", "split"]).sort_values("fingerprint")
 
 
 ENTRY = Entry(
@@ -26,5 +37,7 @@ ENTRY = Entry(
     splits="800/100/100; there is no official one. The images are known by a fingerprint of what they show, as copies "
     "of the set differ in names, size and compression",
     cases=cases,
+    make_split=make_split,
+    split_needs_images=True,
     downloads=("https://datasets.simula.no/downloads/kvasir-seg.zip",),
 )

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+SEED = 0
+EIGHT_ONE_ONE = {"train": 8, "validation": 1, "test": 1}
 FOLDER = Path(__file__).parent / "splits"
 # Of 256 bits. Copies of one image, resized and compressed again, differ in a few; different images in about half.
 MOST_BITS = 32

@@ -5,14 +5,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from rwkvlib.data import window
 
 from . import volumes
 from .entry import Case, Entry, Item
 from .raw import files, folder, folders
+from .splits import SEED, assign
 
 CLASSES = ("aorta", "gallbladder", "left kidney", "right kidney", "liver", "pancreas", "spleen", "stomach")
+VOLUMES = (*range(1, 11), *range(21, 41))  # of the challenge, with labels
+TEST = (8, 22, 38, 36, 32, 2, 29, 3, 1, 4, 25, 35)  # of TransUNet
 # The challenge's thirteen labels to the eight that the literature since TransUNet scores, in its order.
 ORGANS = {8: 1, 4: 2, 3: 3, 2: 4, 6: 5, 11: 6, 1: 7, 7: 8}
 
@@ -62,6 +66,16 @@ def _transunet(file: Path, number: str, first: int) -> Case:
     return Case(f"{number}_slice_{first:03d}" if file.suffix == ".npz" else number, load)
 
 
+def make_split() -> pd.DataFrame:
+    """TransUNet's, and in split_validation with three of its volumes of training for validation."""
+    table = pd.DataFrame({"volume": [f"{i:04d}" for i in VOLUMES]})
+    test = table["volume"].isin([f"{i:04d}" for i in TEST])
+    table["split"] = np.where(test, "test", "train")
+    table["split_validation"] = table["split"]
+    table.loc[~test, "split_validation"] = assign(table["volume"][~test], {"train": 15, "validation": 3}, SEED)
+    return table
+
+
 ENTRY = Entry(
     name="synapse",
     title="Synapse multi-organ (BTCV)",
@@ -77,4 +91,5 @@ ENTRY = Entry(
     "test_vol_h5/case0001.npy.h5 of TransUNet",
     splits="TransUNet's, by volume, as all papers use it; split_validation carves 3 of the 18 for validation, seeded",
     cases=cases,
+    make_split=make_split,
 )

@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import t as student
 
+from rwkvlib import report
 from rwkvlib.analysis.statistics import interval_of_cells
-from rwkvlib.bookkit import report
 from rwkvlib.provenance import provenance, write_result
 
 RUNS = 3

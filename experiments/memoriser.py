@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from data_scripts.similarity import thumbnail
-from data_scripts.splits import assign
 from rwkvlib.data import load_data
+from rwkvlib.data_scripts.similarity import thumbnail
+from rwkvlib.data_scripts.splits import assign
 from rwkvlib.provenance import provenance, write_result
 
 SIZE = 128

@@ -18,21 +18,15 @@ from pathlib import Path
 import pandas as pd
 
 from rwkvlib.data.dataset import load_data
-from rwkvlib.engine.checkpoint import load_checkpoint, write_file
+from rwkvlib.engine.checkpoint import load_checkpoint
 from rwkvlib.engine.evaluate import evaluate
-from rwkvlib.provenance import provenance, write_result
+from rwkvlib.engine.record import write_scores
+from rwkvlib.provenance import provenance
 
 ROOT = Path(__file__).parents[1]
 OUT = {"transfer": "transfer", "protocol": "protocol", "empty": "empty_masks/scored"}  # below results/
 # By the set of the training, the other one of the same task, which is tested whole.
 TRANSFER = {"kvasir_seg": "cvc_clinicdb", "cvc_clinicdb": "kvasir_seg"}
-
-
-def write(out: Path, name: str, cases: pd.DataFrame, result: dict) -> None:
-    """The JSON last: a run that has it is whole."""
-    out.mkdir(parents=True, exist_ok=True)
-    write_file(out / f"{name}.csv", cases.to_csv(index=False, float_format="%.6g").encode())
-    write_result(out / f"{name}.json", result)
 
 
 def transfer(run: Path, config: dict, out: Path) -> None:
@@ -43,9 +37,9 @@ def transfer(run: Path, config: dict, out: Path) -> None:
     origin = provenance(config["seed"], "python experiments/reproduction.py transfer")
     target = load_data(data.with_name(TRANSFER[data.name]), size=config["size"])
     cases = evaluate(load_checkpoint(run / "model.safetensors")[0], target)
-    result = dict(name=run.name, trained_on=data.name, tested_on=TRANSFER[data.name], data_hash=target.sha256())
-    result |= dict(mean=cases[["dice", "iou", "hd95"]].mean().to_dict(), provenance=origin)
-    write(out, run.name, cases, result)
+    about = dict(trained_on=data.name, tested_on=TRANSFER[data.name], data_hash=target.sha256())
+    about["mean"] = cases[["dice", "iou", "hd95"]].mean().to_dict()
+    write_scores(out, run.name, cases, provenance=origin, **about)
 
 
 def protocol(run: Path, config: dict, out: Path) -> None:
@@ -78,11 +72,9 @@ def protocol(run: Path, config: dict, out: Path) -> None:
         weights, meta = load_checkpoint(file)
         test = evaluate(weights, small, hd95=False)["dice"].mean()
         kept.append(dict(step=meta["metrics"]["step"], validation=meta["metrics"]["dice"], test=test))
-    result = dict(
-        name=run.name, mean=cases.filter(regex="^(dice|hd95)_").mean().to_dict(), kept=kept, provenance=origin
-    )
-    result |= dict(data=Path(config["data"]).name, own_size=list(large.images.shape[1:3]))
-    write(out, run.name, cases, result)
+    about = dict(mean=cases.filter(regex="^(dice|hd95)_").mean().to_dict(), kept=kept)
+    about |= dict(data=Path(config["data"]).name, own_size=list(large.images.shape[1:3]))
+    write_scores(out, run.name, cases, provenance=origin, **about)
 
 
 def empty(run: Path, config: dict, out: Path) -> None:
@@ -110,8 +102,8 @@ def empty(run: Path, config: dict, out: Path) -> None:
         parts.append(both.assign(kind=kind))
     cases = pd.concat(parts)
     means = cases.groupby("kind")[["dice", "dice_published", "hd95", "hd95_published"]].mean()
-    result = dict(name=run.name, data=Path(config["data"]).name, data_hash=slices.sha256())
-    write(out, run.name, cases, result | dict(mean=means.to_dict("index"), provenance=origin))
+    about = dict(data=Path(config["data"]).name, data_hash=slices.sha256(), mean=means.to_dict("index"))
+    write_scores(out, run.name, cases, provenance=origin, **about)
 
 
 def main() -> None:

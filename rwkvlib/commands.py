@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -122,7 +121,7 @@ def add_report(commands) -> None:
 
 
 def _report(args: argparse.Namespace) -> None:
-    from .bookkit.report import write_report
+    from .report import write_report
 
     print(f"{len(write_report(args.out))} tables and figures in {args.out}")
 
@@ -173,7 +172,8 @@ def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
     from .data.dataset import has_volumes, iter_cases, load_data, split_items
     from .engine.evaluate import check_cases, evaluate
-    from .files import exists, write_file
+    from .engine.record import training_of, write_cases
+    from .files import exists
     from .provenance import provenance, write_result
 
     args.checkpoint = os.path.expanduser(args.checkpoint)
@@ -204,7 +204,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         unfinished=out and out / "unfinished.csv",
     )
     if out:  # first: whatever goes wrong below, the scores are kept
-        write_file(out / "cases.csv", table.to_csv(index=False, float_format="%.6g").encode())
+        write_cases(out / "cases.csv", table)
         (out / "unfinished.csv").unlink(missing_ok=True)
     summary = summarise(table, args.unit)
     distance = {"mm": "mm", "pixel": "pixels"}[table["hd95_unit"].iloc[0]]
@@ -234,14 +234,9 @@ def _evaluate(args: argparse.Namespace) -> None:
         checkpoint=meta,
         **{key: value for key, value in summary.items() if key != "seed"},
     )
-    seed = None
-    if args.checkpoint != "synthetic" and (run / "log.json").exists():
-        result["log"] = json.loads((run / "log.json").read_text())
-        result["config"] = json.loads((run / "config.json").read_text())
-        result["training"] = json.loads((run / "provenance.json").read_text())["provenance"]
-        result["config"]["data"] = Path(result["config"]["data"]).name
-        seed = result["config"]["seed"]
-    result["provenance"] = provenance(seed, command_line())
+    training = {} if args.checkpoint == "synthetic" else training_of(run)
+    seed = training["config"]["seed"] if training else None
+    result |= training | {"provenance": provenance(seed, command_line())}
     write_result(out / "summary.json", result)
 
 

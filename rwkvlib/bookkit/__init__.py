@@ -1,6 +1,6 @@
 """What the chapters share: the style of figures, live elements, and tables of stored results.
 
-Nothing else in the library imports this package, but for the command ``report``.
+Nothing else in the library imports this package, but `rwkvlib.report`.
 """
 
 from .live import live

@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from ..analysis.statistics import NO_UNITS, default_unit
 from ..data.dataset import SegmentationData, case_rows
-from .checkpoint import write_file
 from .metrics import SCORES, check_protocol, score
 from .predict import batches, inference_copy, predict, predict_unchecked, to_labels
+from .record import write_cases
 
 COLUMNS = ("name", "class", *SCORES, "truth", "predicted", "hd95_unit")
 
@@ -164,7 +164,7 @@ def evaluate(
             rows += found
     except BaseException as error:  # an interrupt as well
         if unfinished is not None and rows:
-            write_file(Path(unfinished), pd.DataFrame(rows).to_csv(index=False, float_format="%.6g").encode())
+            write_cases(unfinished, pd.DataFrame(rows))
             scored = len({row["name"] for row in rows})
             error.add_note(f"{scored} cases were scored before; their scores are in {str(unfinished)!r}")
         raise

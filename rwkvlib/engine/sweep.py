@@ -1,6 +1,5 @@
 """Recipes from the command line: one, or a table of them with several seeds, which goes on where it was killed."""
 
-import hashlib
 import itertools
 import json
 import time
@@ -13,12 +12,13 @@ import yaml
 from tqdm import tqdm
 
 from ..data.dataset import load_data
-from ..provenance import provenance, repeatable, to_json, write_result
+from ..provenance import provenance, repeatable, to_json
 from .checkpoint import load_checkpoint, write_file
 from .config import PretrainConfig, TeacherConfig, TrainConfig, base_names, load_config
 from .evaluate import evaluate
 from .metrics import SCORES
 from .pretrain import pretrain
+from .record import write_scores
 from .train import train
 
 RUN = ("out", "resume", "stop_after")
@@ -150,19 +150,12 @@ def sweep(
             if s is not None
         }
         mean = {key: float(scores[key].mean()) for key in SCORES}
-        write_file(out / f"{name}.csv", scores.to_csv(index=False, float_format="%.6g").encode())
-        result = dict(name=name, config=recipe, config_hash=config_hash(recipe), data_hash=hashes, mean=mean)
-        result |= dict(weights=meta.get("metrics"), seconds=seconds, log=log, provenance=origin)
-        write_result(file, result)
+        about = dict(data_hash=hashes, mean=mean, weights=meta.get("metrics"), seconds=seconds, log=log)
+        write_scores(out, name, scores, provenance=origin, config=recipe, **about)
         _collect(out, list(runs))
     if failed:
         raise RuntimeError("runs: " + "; ".join(f"{name} failed ({why})" for name, why in failed.items()))
     return _collect(out, list(runs))
-
-
-def config_hash(recipe: dict) -> str:
-    """SHA-256 of a recipe as JSON, its seed left out: the seeds of one run have one hash."""
-    return hashlib.sha256(json.dumps(recipe | {"seed": None}, sort_keys=True).encode()).hexdigest()
 
 
 def _collect(out: Path, names: list[str]) -> pd.DataFrame:

@@ -87,6 +87,19 @@ def test_size_resizes_images_and_masks(small, tmp_path):
     assert Image.open(out / "images/1.png").size == (6, 6) == mask.shape and set(np.unique(mask)) == {0, 1}
 
 
+def test_resizing_invents_no_class(tmp_path, knows_only):
+    """Between the classes 0 and 7 lie six others, which no mask may get."""
+    knows_only(["1"])
+    raw = tmp_path / "raw"
+    mask = 7 * np.random.default_rng(0).integers(0, 2, (20, 26), dtype=np.uint8)
+    save(np.repeat(mask[..., None], 3, 2), raw / "images/1.png")
+    save(mask, raw / "masks/1.png")
+    (raw / "items.csv").write_text("name\n1\n")
+    out = prepare(find("cvc_clinicdb"), raw, tmp_path / "out", size=9)
+    assert set(np.unique(Image.open(out / "masks/1.png"))) == {0, 7}
+    assert len(np.unique(Image.open(out / "images/1.png"))) > 2, "images are antialiased"
+
+
 # Masks as they come
 
 

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data_scripts.__main__ import main
+from data_scripts.make_splits import make_splits
 from data_scripts.registry import REGISTRY, find
 from data_scripts.similarity import fingerprint
-from data_scripts.splits import FOLDER, assign, load_splits, match_fingerprints
+from data_scripts.splits import EIGHT_ONE_ONE, FOLDER, assign, load_splits, match_fingerprints
 from rwkvlib.data import synthetic_polyps
 
-EIGHT_ONE_ONE = {"train": 8, "validation": 1, "test": 1}
 # By the column split: train, validation, test.
 COUNTS = {
     "synapse": (18, 0, 12),
@@ -66,6 +67,59 @@ def test_an_edited_split_is_refused(tmp_path):
     lines = (FOLDER / "SHA256SUMS").read_text().splitlines()
     assert {line.split()[1] for line in lines} == {f"{name}.csv" for name in REGISTRY}
     assert all(hashlib.sha256((FOLDER / n).read_bytes()).hexdigest() == d for d, n in map(str.split, lines))
+
+
+def test_the_committed_splits_are_made_again_byte_for_byte(tmp_path):
+    names = [name for name, entry in REGISTRY.items() if not entry.split_needs_images]
+    assert len(names) == 4
+    make_splits(names, folder=tmp_path)
+    for name in names:
+        assert (tmp_path / f"{name}.csv").read_bytes() == (FOLDER / f"{name}.csv").read_bytes(), name
+    committed = (FOLDER / "SHA256SUMS").read_text().splitlines(keepends=True)
+    expected = [line for line in committed if line.split()[1].removesuffix(".csv") in names]
+    assert (tmp_path / "SHA256SUMS").read_text() == "".join(expected)
+
+
+def test_only_the_named_sets_are_split_anew(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "splits"
+    shutil.copytree(FOLDER, folder)
+    monkeypatch.setattr(make_splits, "__defaults__", (None, None, folder))
+    (folder / "glas.csv").write_text("name,official,split\n")
+    (folder / "SHA256SUMS").write_text((FOLDER / "SHA256SUMS").read_text().replace(" acdc.csv", " old.csv"))
+    main(["make_splits", "--only", "glas"])
+    assert capsys.readouterr().out == "glas {'train': 68, 'validation': 17, 'test': 80}\n"
+    assert load_splits("glas", folder).equals(load_splits("glas"))
+    lines = (folder / "SHA256SUMS").read_text()
+    assert "acdc.csv" not in lines and " old.csv" in lines, "the lines of others stay as they are"
+    main(["make_splits", "--only", "acdc", "synapse"])
+    assert load_splits("acdc", folder).equals(load_splits("acdc"))
+    # What needs images says so, and touches nothing.
+    (folder / "glas.csv").unlink()
+    for given in ([], ["--only", "glas", "busi"], ["--only", "busi", "--data", str(tmp_path)], ["--only", "mars"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(["make_splits", *given])
+    error = capsys.readouterr().err.splitlines()
+    assert "the split of BUSI" in error[0] and "got no folder; give it with --data" in error[1]
+    assert "busi_256.zip, busi.zip, busi, found none in" in error[2] and "expected one of ['acdc'" in error[3]
+    assert not (folder / "glas.csv").exists()
+
+
+def test_splits_of_images_are_made_from_a_folder(tmp_path):
+    data = tmp_path / "data/kvasir_seg"
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+    rows, known = [], {}
+    for i, split in enumerate(("train", "test", "validation")):
+        image, mask = (Image.fromarray(x) for x in synthetic_polyps(i, 64))
+        image.save(data / f"images/{i}.png")
+        mask.save(data / f"masks/{i}.png")
+        rows.append(dict(name=i, split=split))
+        known[fingerprint(image)] = split
+    pd.DataFrame(rows).to_csv(data / "items.csv", index=False)
+    make_splits(["kvasir_seg"], tmp_path / "data", tmp_path / "splits")
+    found = load_splits("kvasir_seg", tmp_path / "splits")
+    assert found["fingerprint"].is_monotonic_increasing
+    assert dict(zip(found["fingerprint"], found["split"], strict=True)) == known
 
 
 def test_assign_deals_whole_groups_by_share_and_by_seed():

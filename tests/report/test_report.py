@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rwkvlib.bookkit import report, results
+from rwkvlib import report
+from rwkvlib.bookkit import results
 
 ORIGIN = {"hardware": {"cpu": "x", "threads": 1}, "versions": {"torch": "2"}, "commit": "0" * 40, "time": "now"}
 
