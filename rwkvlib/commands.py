@@ -56,7 +56,7 @@ def add_train(commands) -> None:
     """Adds the commands train and pretrain to the parser's subparsers."""
     for name, what in (
         ("train", "train by a recipe: configs/*.yaml"),
-        ("pretrain", "pretrain an encoder by a recipe: configs/pretrain_*.yaml, by a teacher or as a classifier"),
+        ("pretrain", "pretrain, configs/pretrain_*.yaml: by a teacher, on formula images, or as a classifier"),
     ):
         p = commands.add_parser(name, help=what)
         p.set_defaults(run=_train)
@@ -102,13 +102,14 @@ def add_sweep(commands) -> None:
     p.add_argument("settings", nargs="*", metavar="key=value", help="any field of the recipes, for every run")
     p.add_argument("--out", required=True, help="folder of the runs and their results")
     p.add_argument("--part", default="1/1", metavar="K/N", help="the Kth of each N runs, for N processes at a time")
+    p.add_argument("--only", default="", metavar="REGEX", help="runs whose names hold it")
 
 
 def _sweep(args: argparse.Namespace) -> None:
     from .engine.sweep import sweep
 
     try:
-        sweep(args.table, args.out, part=args.part, settings=args.settings)
+        sweep(args.table, args.out, part=args.part, settings=args.settings, only=args.only)
     except RuntimeError as error:  # after the other runs, of those that failed
         raise SystemExit(f"error: {error}") from error
 

@@ -15,8 +15,7 @@ import torch.nn as nn
 from safetensors.torch import load, save
 
 from ..files import write_file, write_through
-from ..models import LoadReport, load_official
-from ..models.baselines import Baseline
+from ..models import Encoder, LoadReport, RWKVUNet, load_official
 from ..models.official import read_state, read_weights, without_prefixes
 from ..models.registry import BASELINES, model_for_weights
 from ..provenance import to_json
@@ -96,9 +95,9 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
 
     Args:
         path: ``.safetensors`` of `save_checkpoint`, a run's folder, "synthetic" for the weights that come with the
-            library, or what `load_official` reads. Of an encoder, or of a whole U-Net; where that has another number of
-            classes than `model`, its head stays as initialised, and the report says so. For a network of MONAI: of the
-            same network, with as many classes.
+            library, or what `load_official` reads. Of an encoder, or of a whole network; where that has another number
+            of classes than `model`, its head stays as initialised, and the report says so. Other networks than
+            RWKV-UNet take weights of the same network only, by this library where the classes differ.
         variant: of the operator; None: the one that the file's weights were trained with.
 
     Returns: what was loaded, what was left out and why, what stays as initialised.
@@ -110,8 +109,8 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
     file = checkpoint_file(path)
     state, metadata = read_weights(file)
     meta = json.loads(metadata.get("rwkvlib", "{}"))
-    if isinstance(model, Baseline):
-        return _load_baseline(model, state, str(file), meta.get("model"))
+    if not isinstance(model, (RWKVUNet, Encoder)):
+        return _load_other(model, state, str(file), meta)
     if meta.get("model") in BASELINES:
         raise ValueError(f"{str(file)!r} holds weights of {meta['model']!r}, which is another network")
     # Weights that do not say so are taken for released ones.
@@ -119,21 +118,43 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
     return load_official(model, state, variant=variant or trained, new_head=True)
 
 
-def _load_baseline(model: nn.Module, source: dict, file: str, name: str | None) -> LoadReport:
-    """Into a network of MONAI, whose names only a file of the same network has."""
+def _load_other(model: nn.Module, source: dict, file: str, meta: dict) -> LoadReport:
+    """Into a network that is no RWKV-UNet, whose names only a file of the same network has."""
     state, notes = read_state(source)
     state, _ = without_prefixes(state, notes)
     wanted = model.state_dict()
     names = dict(zip(without_prefixes(wanted, [])[0], wanted, strict=True))
     wrong = [key for key in names if getattr(state.get(key), "shape", None) != wanted[names[key]].shape]
+    left: set[str] = set()
+    if wrong and len(state) == len(wanted) and meta:
+        left = {key for key in names if names[key] in _head(meta)}
+        if left.issuperset(wrong):
+            shown = ", ".join(names[key] for key in names if key in left)
+            notes.append(f"the head is a new one, as the file's is for {_classes(meta)} classes: {shown}")
+            wrong = []
     if wrong or len(state) != len(wanted):
         raise ValueError(
-            f"{file!r} does not fit the model: expected weights of the same network of MONAI, with as many classes"
-            + f" and the same overrides, got those of {name!r}" * bool(name)
+            f"{file!r} does not fit the model: expected weights of the same network and the same overrides"
+            + f", got those of {meta.get('model')!r}" * bool(meta)
             + (f"; {names[wrong[0]]!r} is missing or of another shape" if wrong else "")
+            + "; a head for other classes is told from the metadata, which the file lacks" * (not meta)
         )
-    model.load_state_dict({names[key]: value for key, value in state.items()})
-    return LoadReport(tuple(wanted), {}, (), "")
+    model.load_state_dict({name: wanted[name] if key in left else state[key] for key, name in names.items()})
+    loaded, missing = ([names[key] for key in names if (key in left) == new] for new in (False, True))
+    return LoadReport(tuple(loaded), {}, tuple(missing), "", tuple(notes))
+
+
+def _classes(meta: dict) -> int:
+    return meta["overrides"].get("num_classes") or 1
+
+
+def _head(meta: dict) -> set[str]:
+    """The tensors of a file's network whose shapes go by the number of classes."""
+    counts = (_classes(meta), _classes(meta) + 1)
+    these, others = (
+        model_for_weights(meta["model"], meta["overrides"] | {"num_classes": n}).state_dict() for n in counts
+    )
+    return {name for name, x in these.items() if others[name].shape != x.shape}
 
 
 def load_pretrained(name: str) -> tuple[nn.Module, dict]:

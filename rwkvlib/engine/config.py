@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ..data.synthetic import HARMONICS
 from ..models import ModelConfig, model_names
 from ..models.registry import MODELS
 
@@ -52,6 +53,9 @@ class Recipe:
     # validated and saved; fewer after fewer steps, so that it costs about a twentieth of a run at most. 0: none do.
     batchnorm_images: int = 128
     ema: float = 0  # decay of an average of the weights, which is then what is validated and kept; 0: none
+    # Share of the run's length, of its time where that is bounded, else of its steps: it also stops where no validation
+    # of so long a stretch has been better than the best before. 0: it does not.
+    patience: float = 0
     seed: int = 0
     num_workers: int = 0
     # Where a set in memory lies: on the device, as bytes, batches being cut there; auto: on a GPU that it fits on.
@@ -76,6 +80,8 @@ class Recipe:
             raise ValueError(f"lr: expected more than 0, got {self.lr}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema: expected at least 0 and less than 1, got {self.ema}")
+        if not 0 <= self.patience < 1:
+            raise ValueError(f"patience: expected at least 0 and less than 1, got {self.patience}")
         if self.batchnorm_images < 0:
             raise ValueError(f"batchnorm_images: expected at least 0, got {self.batchnorm_images}")
         if self.overrides.get("in_channels", 3) != 3:
@@ -106,11 +112,16 @@ class TrainConfig(Recipe):
     loss: str = "binary"  # a name of `rwkvlib.engine.losses`
     protocol: Literal["strict", "published"] = "strict"  # of the scores, see `rwkvlib.engine.metrics`
     pretrained: str | None = None  # a checkpoint or run, of an encoder or a whole network, see `load_encoder`
+    labels: float = 1.0  # share of the training items that is used: drawn by the seed, the smaller within the larger
 
     def __post_init__(self):
         super().__post_init__()
         if self.validation is None and self.choose == "best":
             raise ValueError("choose: expected 'last' where validation is null, got 'best': set choose=last")
+        if self.validation is None and self.patience:
+            raise ValueError(f"patience: expected 0 where validation is null, got {self.patience}")
+        if not 0 < self.labels <= 1:
+            raise ValueError(f"labels: expected more than 0 and at most 1, got {self.labels}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +160,43 @@ class TeacherConfig(Recipe):
                 raise ValueError(f"data: expected a share above 0 for {source!r}, got {share!r}")
 
 
-TASKS = {"segment": TrainConfig, "classify": PretrainConfig, "imitate": TeacherConfig}
+@dataclass(frozen=True, kw_only=True)
+class FormulaConfig(Recipe):
+    """A recipe for a network for segmentation that learns on formula images, generated as they are asked for."""
+
+    data: Literal["synthetic-formula"] = "synthetic-formula"
+    num_classes: int = 1 + len(HARMONICS)
+    images: int = 24_000  # that are seen, none twice; the recipe's one epoch
+    epochs: int = 1
+    batch_size: int = 8
+    warmup_epochs: float = 0.03
+    schedule: str = "cosine"
+    loss: str = "synapse"  # a name of `rwkvlib.engine.losses`
+    augment: str = "none"
+    choose: Literal["best", "last"] = "last"
+    pretrained: str | None = None  # see `TrainConfig`: of an encoder for example, that a teacher had
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.model.startswith("rwkv_encoder_"):
+            raise ValueError(f"model: expected a network for segmentation, got {self.model!r}")
+        if self.images < 1:
+            raise ValueError(f"images: expected at least 1, got {self.images}")
+        if self.num_classes != 1 + len(HARMONICS):
+            raise ValueError(
+                f"num_classes: expected {1 + len(HARMONICS)}, as many as formula images have, got {self.num_classes}; "
+                "the network that starts from the weights may have any number"
+            )
+
+
+TASKS = {"segment": TrainConfig, "classify": PretrainConfig, "imitate": TeacherConfig, "formula": FormulaConfig}
+# Fields that came later, with what they are in the recipes of older runs and results.
+ADDED = {"batchnorm_images": 0, "patience": 0.0, "labels": 1.0}
+
+
+def with_added(held: dict, recipe: dict) -> dict:
+    """A held recipe with those of the fields in `ADDED` that it is older than and `recipe` has."""
+    return {field: value for field, value in ADDED.items() if field in recipe} | held
 
 
 def base_names(field: str, value: Any) -> Any:
@@ -163,7 +210,7 @@ def load_config(path: str | Path, settings: typing.Sequence[str] = ()) -> Recipe
     """Reads a recipe.
 
     Args:
-        path: a YAML file of the fields of `TrainConfig`, or with ``task: classify`` of `PretrainConfig`. ``extends:
+        path: a YAML file of the fields of `TrainConfig`, or with ``task: NAME`` of another class of `TASKS`. ``extends:
             OTHER.yaml``, or a list of such, takes the fields of other files beside it first; later ones win.
         settings: ``key=value`` each, which win over the file; ``overrides.drop_path=0`` sets one entry of a dict.
 

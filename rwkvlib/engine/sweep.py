@@ -1,7 +1,9 @@
 """Recipes from the command line: one, or a table of them with several seeds, which goes on where it was killed."""
 
+import hashlib
 import itertools
 import json
+import re
 import time
 import traceback
 from collections.abc import Sequence
@@ -13,8 +15,8 @@ from tqdm import tqdm
 
 from ..data.dataset import load_data
 from ..provenance import provenance, repeatable, to_json
-from .checkpoint import load_checkpoint, write_file
-from .config import PretrainConfig, TeacherConfig, TrainConfig, base_names, load_config
+from .checkpoint import checkpoint_file, load_checkpoint, write_file
+from .config import FormulaConfig, PretrainConfig, TeacherConfig, TrainConfig, base_names, load_config, with_added
 from .evaluate import evaluate
 from .metrics import SCORES
 from .pretrain import pretrain
@@ -34,11 +36,15 @@ def train_command(path: str, settings: list[str], line: str, *, pretraining: boo
     if not run.get("out"):
         raise ValueError("out: expected the run's folder as out=PATH or --out PATH, got none")
     if pretraining and isinstance(config, TrainConfig):
-        raise ValueError(f"task: expected imitate or classify in {path!r}, got segment; its command is train")
+        raise ValueError(f"task: expected formula, imitate or classify in {path!r}, got segment; its command is train")
     if isinstance(config, TeacherConfig):
         from .teacher import imitate
 
         imitate(config, **run, command=line)
+    elif isinstance(config, FormulaConfig):
+        from .formula import pretrain_formula
+
+        pretrain_formula(config, **run, command=line)
     else:
         (pretrain if isinstance(config, PretrainConfig) else train)(config, **run, command=line)
 
@@ -99,7 +105,12 @@ def check_part(part: str) -> tuple[int, int]:
 
 
 def sweep(
-    table: str | Path, out: str | Path, progress: bool = True, part: str = "1/1", settings: Sequence[str] = ()
+    table: str | Path,
+    out: str | Path,
+    progress: bool = True,
+    part: str = "1/1",
+    settings: Sequence[str] = (),
+    only: str = "",
 ) -> pd.DataFrame:
     """Trains and scores every run of a table (see `read_table`), each in turn.
 
@@ -111,6 +122,7 @@ def sweep(
     Args:
         part: "K/N" takes the Kth of each N runs, for N processes that share the table and `out`.
         settings: see `read_table`.
+        only: a regular expression that a run's name must hold; the others are left for another time.
 
     Returns: the table. Raises: ValueError for a bad table or part, or a result in `out` of another recipe under the
         same name; RuntimeError, after the other runs, that names those which failed.
@@ -118,15 +130,19 @@ def sweep(
     out, runs, failed = Path(out).expanduser(), read_table(table, settings), {}
     first, of = check_part(part)
     line = [str(table), *settings, "--out", str(out)] + ["--part", part] * (part != "1/1")
+    line += ["--only", only] * bool(only)
     command = f"python -m rwkvlib sweep {repeatable(line)}"
     out.mkdir(parents=True, exist_ok=True)
-    bar = tqdm(list(runs.items())[first::of], desc="runs", disable=not progress)
+    chosen = [(name, run) for name, run in runs.items() if re.search(only, name)]
+    if not chosen:
+        raise ValueError(f"only: no run's name holds {only!r}; there are {', '.join(runs)}")
+    bar = tqdm(chosen[first::of], desc="runs", disable=not progress)
     for name, (config, test) in bar:
         file = out / f"{name}.json"
         recipe = {name: base_names(name, value) for name, value in vars(config).items()}
         recipe = json.loads(to_json(recipe | {"test": test}))
         if file.exists():
-            if json.loads(file.read_text())["config"] != recipe:
+            if with_added(json.loads(file.read_text())["config"], recipe) != recipe:
                 raise ValueError(f"out: {str(file)!r} is of another recipe than the table's; choose another folder")
             continue
         bar.set_postfix_str(name)
@@ -149,6 +165,8 @@ def sweep(
             for s in ("train", config.validation, test)
             if s is not None
         }
+        if config.pretrained:
+            hashes["pretrained"] = hashlib.sha256(checkpoint_file(config.pretrained).read_bytes()).hexdigest()
         mean = {key: float(scores[key].mean()) for key in SCORES}
         about = dict(data_hash=hashes, mean=mean, weights=meta.get("metrics"), seconds=seconds, log=log)
         write_scores(out, name, scores, provenance=origin, config=recipe, **about)

@@ -33,7 +33,7 @@ from ..layers import DropPath
 from ..models.registry import create_model, divisor_of
 from ..provenance import git_commit, library_versions, provenance, to_json, write_result
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
-from .config import Recipe, TrainConfig, base_names
+from .config import FormulaConfig, Recipe, TrainConfig, base_names, with_added
 from .evaluate import evaluate
 from .losses import DeepSupervision, make_loss
 from .parallel import Gather, item_order
@@ -90,7 +90,7 @@ class Progress:
 
 def differences(recipe: dict, held: dict) -> list[str]:
     """What keeps a run from going on by another recipe than its own, one line a field."""
-    held = {"batchnorm_images": 0} | held  # runs from before the field
+    held = with_added(held, recipe)
     free = (*FREE, "epochs", "budget_seconds") if recipe["schedule"] == held["schedule"] == "constant" else FREE
     fields = [f for f in dict.fromkeys([*recipe, *held]) if f not in free and recipe.get(f) != held.get(f)]
     lines = [f"{f} is {held.get(f)!r} in the run and {recipe.get(f)!r} in the recipe" for f in fields]
@@ -291,6 +291,16 @@ def fit(
             now.seconds = broadcast(torch.tensor(now.seconds, device=accelerator.device)).item()
         return 0 < config.budget_seconds <= now.seconds
 
+    def exhausted() -> bool:
+        """Whether the best validation lies further back than the recipe's patience, for all processes alike."""
+        if not config.patience or not now.log:
+            return False
+        scores = [score(row, task.score) for row in now.log]  # the main process's alone has them
+        best, last = now.log[scores.index(max(scores))], now.log[-1]
+        unit, length = ("seconds", config.budget_seconds) if config.budget_seconds else ("step", total)
+        found = last[unit] - best[unit] >= config.patience * length
+        return bool(broadcast(torch.tensor(int(found), device=accelerator.device))) if processes > 1 else found
+
     order = item_order(len(task.data), config, now.step, processes, accelerator.process_index)
     batches: Iterator[dict]
     if keep_on_device(task.data, config.data_on, accelerator.device):
@@ -306,7 +316,7 @@ def fit(
             )
         )
     began = time.perf_counter() - now.seconds  # as if the run had never been interrupted
-    over = read_clock()
+    over = read_clock() or exhausted()
     bar = tqdm(total=end, initial=now.step, unit="step", disable=not (progress and is_main), leave=False)
 
     def save() -> None:
@@ -371,26 +381,32 @@ def fit(
                         save_checkpoint(file, task.part(kept), dict(meta, metrics=now.log[-1]), dtype=torch.float16)
                     write_file(out / "log.json", to_json(now.log).encode())
                     bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
-            if is_main and saves:
+                over = over or exhausted()
+            if is_main and (saves or over):
                 save()
-            if stopping and not last:
+            if stopping and not (last or over):
                 bar.close()
                 raise KeyboardInterrupt
     bar.close()
     accelerator.wait_for_everyone()
     if progress and now.log:
         row = now.log[-1] if config.choose == "last" else best_row(now.log, task.score)
-        score = f"{task.score} {row[task.score]:.4g}" if task.score in row else f"loss {row['loss']:.4g}"
+        found = f"{task.score} {row[task.score]:.4g}" if task.score in row else f"loss {row['loss']:.4g}"
         rest = "" if over or now.step == total else f"; {total - now.step} steps are left for resume=true"
         where = out / "model.safetensors"
-        accelerator.print(f"{config.choose} weights: {score} at step {row['step']} of {now.step}, in {where}{rest}")
+        accelerator.print(f"{config.choose} weights: {found} at step {row['step']} of {now.step}, in {where}{rest}")
     return now.log
 
 
-def best_row(log: list[dict], score: str) -> dict:
+def score(row: dict, name: str) -> float:
+    """A row's score; one that is undefined is less than any other."""
+    value = row.get(name, math.nan)
+    return -math.inf if math.isnan(value) else value
+
+
+def best_row(log: list[dict], name: str) -> dict:
     """The last of the rows with the best score. It may be undefined, and is no best one then unless all are."""
-    scores = [-math.inf if math.isnan(s := row.get(score, math.nan)) else s for row in log]
-    return log[max(range(len(log)), key=lambda i: (scores[i], i))]
+    return log[max(range(len(log)), key=lambda i: (score(log[i], name), i))]
 
 
 def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -> int:
@@ -469,6 +485,31 @@ def named_errors(config: Recipe, image: Tensor) -> Iterator[None]:
         raise
 
 
+def initial_model(config: TrainConfig | FormulaConfig, accelerator: Accelerator) -> tuple[nn.Module, dict]:
+    """A recipe's network, with the weights of ``pretrained`` where that is given, whose report is printed; and the
+    overrides that it is built by. Raises: as `load_encoder`, the message beginning with ``pretrained``."""
+    overrides = dict(config.overrides, num_classes=config.num_classes)
+    model = create_model(config.model, **overrides)
+    if config.pretrained:
+        try:
+            report = load_encoder(model, config.pretrained, config.overrides.get("variant"))
+        except (ValueError, TypeError, OSError) as error:
+            raise type(error)(f"pretrained: {str(error).removeprefix('path_or_state_dict: ')}") from error
+        if report.variant:
+            overrides["variant"] = report.variant
+        accelerator.print(f"pretrained={config.pretrained}: {report}")
+    return model, overrides
+
+
+def share(data: SegmentationData, labels: float, seed: int) -> SegmentationData:
+    """A share of the items, at least one, in their order: of one seed's shares the smaller lie within the larger."""
+    if labels == 1:
+        return data
+    order = np.random.default_rng(seed).permutation(len(data))
+    kept = np.sort(order[: max(1, round(labels * len(data)))])
+    return SegmentationData(data.images[kept], data.masks[kept], data.items.iloc[kept].reset_index(drop=True))
+
+
 def train(
     config: TrainConfig,
     out: str | Path,
@@ -509,16 +550,8 @@ def train(
             load_data, config.data, size=config.size, column=config.split, classes=max(2, config.num_classes)
         )
         data = read("train")
-        overrides = dict(config.overrides, num_classes=config.num_classes)
-        model = create_model(config.model, **overrides)
-        if config.pretrained:
-            try:
-                report = load_encoder(model, config.pretrained, config.overrides.get("variant"))
-            except (ValueError, TypeError, OSError) as error:
-                raise type(error)(f"pretrained: {str(error).removeprefix('path_or_state_dict: ')}") from error
-            if report.variant:
-                overrides["variant"] = report.variant
-            accelerator.print(f"pretrained={config.pretrained}: {report}")
+        data = share(data, config.labels, config.seed)
+        model, overrides = initial_model(config, accelerator)
         validate, hashes = None, {"train": data.sha256()}
         if config.validation is not None:
             try:

@@ -20,7 +20,7 @@ from rwkvlib.data import (
     synthetic_ultrasound,
     window,
 )
-from rwkvlib.data.synthetic import HARMONICS
+from rwkvlib.data.synthetic import HARMONICS, formula
 
 GENERATORS = {
     "polyps": lambda seed: synthetic_polyps(seed, 48),
@@ -336,3 +336,11 @@ def test_formula_classes_are_the_harmonics_of_contours():
             found = int(strength.argmax()) + 3 if strength.max() > 0.06 * reach.sum() / 2 else 0
             seen, right = seen + 1, right + (found == HARMONICS[classes[0] - 1])
     assert seen > 50 and right > 0.55 * seen, (right, seen)  # chance is a fifth; unlike shapes of one class may touch
+
+
+def test_formula_shapes_lie_within_the_boxes_that_are_looked_at(monkeypatch):
+    wanted = [synthetic_formula(seed, size) for size in (32, 96) for seed in range(20)]
+    monkeypatch.setattr(formula, "_within", lambda centre, reach, size: slice(0, size))
+    for seed, (image, mask) in enumerate(wanted):
+        whole = synthetic_formula(seed % 20, 32 if seed < 20 else 96)
+        assert np.array_equal(image, whole[0]) and np.array_equal(mask, whole[1])

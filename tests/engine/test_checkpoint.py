@@ -96,8 +96,33 @@ def test_an_encoder_of_another_size_is_refused(encoder):
     with pytest.raises(ValueError, match=r"has shape \(.*\), expected"):
         load_encoder(model, path)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    with pytest.raises(ValueError, match=r"expected weights of the same network of MONAI, .* got those of 'rwkv_enc"):
+    with pytest.raises(ValueError, match=r"expected weights of the same network .* got those of 'rwkv_enc"):
         load_encoder(create_model("unet"), path)
+
+
+@pytest.mark.parametrize("name", ["unet", "dyn_unet"])
+def test_the_head_of_another_network_is_a_new_one_where_the_classes_differ(name, tmp_path):
+    small = {} if name == "dyn_unet" else dict(channels=[8, 8, 16], strides=[2, 2])
+    options = dict(filters=[8, 8, 16]) if name == "dyn_unet" else small
+    source, path = create_model(name, num_classes=6, **options), tmp_path / "weights.safetensors"
+    save_checkpoint(path, source, dict(model=name, overrides=dict(options, num_classes=6), size=32))
+    model = create_model(name, num_classes=1, **options)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    report = load_encoder(model, path)
+    given, after = source.state_dict(), model.state_dict()
+    assert report.missing and set(report.missing) | set(report.loaded) == set(after)
+    assert all(torch.equal(after[key], given[key]) for key in report.loaded)
+    assert all(torch.equal(after[key], before[key]) for key in report.missing)
+    assert all(given[key].shape != after[key].shape for key in report.missing)
+    assert report.missing[0] in str(report) and "the file's is for 6 classes" in str(report)
+    assert not load_encoder(create_model(name, num_classes=6, **options), path).missing
+    # Nothing else may be of another shape, and without metadata nobody knows what is the head.
+    wider = dict(filters=[8, 8, 24]) if name == "dyn_unet" else dict(small, channels=[8, 8, 24])
+    with pytest.raises(ValueError, match="is missing or of another shape"):
+        load_encoder(create_model(name, num_classes=1, **wider), path)
+    torch.save(given, path.with_suffix(".pth"))
+    with pytest.raises(ValueError, match="told from the metadata, which the file lacks"):
+        load_encoder(model, path.with_suffix(".pth"))
 
 
 def test_the_shipped_weights_have_a_name():
@@ -276,8 +301,8 @@ def test_baselines_start_from_weights_of_the_same_network(tmp_path):
         model = create_model("unet_batchnorm", **small)
         assert not load_encoder(model, tmp_path / name).missing
         assert all(torch.equal(x, source.state_dict()[key]) for key, x in model.state_dict().items())
-    with pytest.raises(ValueError, match="with as many classes and the same overrides, got those of 'unet_batchnorm'"):
-        load_encoder(create_model("unet_batchnorm", num_classes=4, **small), tmp_path / "u.safetensors")
+    with pytest.raises(ValueError, match="same network and the same overrides, got those of 'unet_batchnorm'"):
+        load_encoder(create_model("unet_batchnorm", **small | {"channels": [4, 8, 16]}), tmp_path / "u.safetensors")
     with pytest.raises(ValueError, match="holds weights of 'unet_batchnorm', which is another network"):
         load_encoder(create_model("rwkv_unet_t", **TINY), tmp_path / "u.safetensors")
 

@@ -8,7 +8,7 @@ from rwkvlib.engine.config import PretrainConfig, TrainConfig, load_config
 from rwkvlib.engine.train import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-OTHERS = ("binary", "fast", "pretrain_imagenet", "pretrain_teacher")
+OTHERS = ("binary", "fast", "pretrain_formula", "pretrain_imagenet", "pretrain_teacher")
 RECIPES = sorted(p.stem for p in CONFIGS.glob("*.yaml") if p.stem not in OTHERS)
 SETS = ("synapse", "acdc", "busi", "cvc_clinicdb", "cvc_colondb", "kvasir_seg", "isic2017", "glas")
 

@@ -18,6 +18,7 @@ from rwkvlib.data import SegmentationData, synthetic_polyps
 from rwkvlib.engine import checkpoint
 from rwkvlib.engine import train as module
 from rwkvlib.engine.checkpoint import load_state, states
+from rwkvlib.engine.config import ADDED
 from rwkvlib.engine.train import train
 
 
@@ -247,3 +248,13 @@ def test_finished_weights_without_checkpoints_are_not_overwritten(tmp_path, reci
     with pytest.raises(FileExistsError, match="holds a run already"):
         train(recipe(epochs=1, seed=1), tmp_path, progress=False)
     assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_runs_from_before_a_field_go_on_as_they_were(tmp_path, recipe):
+    fields = dict(batchnorm_images=0)
+    train(recipe(**fields), tmp_path, stop_after=1, progress=False)
+    held = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({f: v for f, v in held.items() if f not in ADDED}))
+    with pytest.raises(ValueError, match=r"labels is 1\.0 in the run and 0\.5 in the recipe"):
+        train(recipe(labels=0.5, **fields), tmp_path, resume=True, progress=False)
+    assert train(recipe(**fields), tmp_path, resume=True, progress=False)[-1]["step"] == 6

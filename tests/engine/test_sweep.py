@@ -1,5 +1,6 @@
 """A table of recipes and seeds: each run once, whatever happens in between."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -73,6 +74,24 @@ def test_the_parts_of_a_table_make_the_whole(tmp_path, write_table):
     for part in ("0/2", "3/2", "1", "a/b", ""):
         with pytest.raises(ValueError, match="part: expected K/N with K from 1 to N, got"):
             sweep(path, tmp_path / "out", part=part)
+
+
+def test_some_runs_are_chosen_by_their_names(tmp_path, write_table):
+    from rwkvlib.engine.train import train
+
+    train(
+        next(iter(read_table(write_table({"a": {"config": "recipe.yaml", "epochs": 1}})).values()))[0], tmp_path / "s"
+    )
+    start = {"config": "recipe.yaml", "epochs": 1, "pretrained": str(tmp_path / "s")}
+    path = write_table({"a": {"config": "recipe.yaml", "epochs": 1}, "b": start}, seeds=[0, 1])
+    main(["sweep", str(path), "--out", str(tmp_path / "out"), "--only", "^b_[1-9]"])
+    assert [file.name for file in sorted((tmp_path / "out").glob("*_?.json"))] == ["b_1.json"]
+    result = json.loads((tmp_path / "out/b_1.json").read_text())
+    weights = hashlib.sha256((tmp_path / "s/model.safetensors").read_bytes()).hexdigest()
+    assert result["data_hash"]["pretrained"] == weights and result["config"]["pretrained"] == "s"
+    assert list(sweep(path, tmp_path / "out", progress=False, only="_0")["name"]) == ["a_0", "b_0", "b_1"]
+    with pytest.raises(ValueError, match="only: no run's name holds 'c'; there are a_0, b_0, a_1, b_1"):
+        sweep(path, tmp_path / "out", only="c")
 
 
 def test_a_killed_sweep_goes_on_with_the_run_it_was_in(tmp_path, write_table, start_process, monkeypatch):

@@ -120,4 +120,4 @@ def test_the_recipe_and_the_command(tmp_path, capsys):
     assert (tmp_path / "run/model.safetensors").is_file()
     with pytest.raises(SystemExit):
         main(["pretrain", str(path.parent / "fast.yaml"), "data=synthetic:8", f"out={tmp_path / 'x'}"])
-    assert "task: expected imitate or classify" in capsys.readouterr().err
+    assert "task: expected formula, imitate or classify" in capsys.readouterr().err

@@ -6,10 +6,12 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn as nn
@@ -24,7 +26,7 @@ from rwkvlib.engine.checkpoint import load_state, save_checkpoint, states
 from rwkvlib.engine.config import TrainConfig
 from rwkvlib.engine.losses import LOSSES
 from rwkvlib.engine.predict import normalise
-from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, train, typical_images
+from rwkvlib.engine.train import Task, best_row, only_run, renew_statistics, share, train, typical_images
 from rwkvlib.layers import DropPath
 from rwkvlib.models.registry import BASELINES, MODELS, Entry
 from tests.conftest import TINY
@@ -551,3 +553,49 @@ def test_a_loss_read_late_still_names_its_step_and_items(tmp_path, recipe, monke
     ):
         train(recipe(epochs=4, validate_every=8, save_every=8), tmp_path, progress=False)
     assert len(calls) == 8 and not states(tmp_path)
+
+
+def test_patience_ends_a_run_that_no_longer_rises(tmp_path, recipe, monkeypatch):
+    """Of eight steps a quarter without a better validation is enough; what is as good is no better."""
+    scores = [0.2, 0.5, 0.5, 0.4, 0.9]
+
+    def evaluate(*args, **kwargs):
+        return pd.DataFrame({"dice": [given.pop(0)]})
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    patient = recipe(epochs=4, validate_every=1, patience=0.25)
+    given = list(scores)
+    log = train(patient, tmp_path / "a", progress=False)
+    assert [row["step"] for row in log] == [1, 2, 3, 4] and given == [0.9]
+    assert load_state(states(tmp_path / "a")[-1])[1]["progress"]["step"] == 4, "the end is saved"
+    assert train(patient, tmp_path / "a", resume=True, progress=False) == log, "and stays the end"
+    # Undefined scores are no better ones, and time counts where time is what bounds a run.
+    given = [float("nan")] * 8
+    assert len(train(patient, tmp_path / "b", progress=False)) == 3
+    given = list(scores)
+    timed = recipe(epochs=4, validate_every=1, patience=0.5, budget_seconds=1e6)
+    assert len(train(replace(timed, epochs=2), tmp_path / "c", progress=False)) == 4
+    for wrong in (-0.1, 1):
+        with pytest.raises(ValueError, match="patience: expected at least 0 and less than 1"):
+            recipe(patience=wrong)
+    with pytest.raises(ValueError, match="patience: expected 0 where validation is null"):
+        recipe(patience=0.2, validation=None, choose="last")
+
+
+def test_a_share_of_the_labels_is_drawn_by_the_seed_and_nested(tmp_path, recipe, monkeypatch):
+    data = load_data("synthetic:40", "train", size=32)
+    parts = {labels: share(data, labels, 0) for labels in (0.01, 0.05, 0.25, 0.5, 1)}
+    assert [len(part) for part in parts.values()] == [1, 2, 10, 20, 40]
+    names = [set(part.names) for part in parts.values()]
+    assert all(a < b for a, b in itertools.pairwise(names))
+    assert set(share(data, 0.25, 1).names) != names[2] and share(data, 0.25, 0).names == parts[0.25].names
+    item = parts[0.25][3]
+    whole = data[data.names.index(item["name"])]
+    assert torch.equal(item["image"], whole["image"]) and torch.equal(item["mask"], whole["mask"])
+    seen = []
+    monkeypatch.setattr(module, "fit", lambda task, *args, **kwargs: seen.append(task))
+    train(recipe(data="synthetic:40", labels=0.25), tmp_path, progress=False)
+    assert seen[0].data.names == parts[0.25].names and seen[0].hashes["train"] == parts[0.25].sha256()
+    for wrong in (0, 1.5):
+        with pytest.raises(ValueError, match="labels: expected more than 0 and at most 1"):
+            recipe(labels=wrong)
