@@ -219,10 +219,10 @@ class Supervised(nn.Module):
 
     def __init__(self, *, in_channels, num_classes):
         super().__init__()
-        self.full, self.half = (nn.Conv2d(in_channels, num_classes, 3, s, 1) for s in (1, 2))
+        self.fine, self.coarse = (nn.Conv2d(in_channels, num_classes, 3, s, 1) for s in (1, 2))
 
     def forward(self, x):
-        return [self.full(x), self.half(x)] if self.training else self.full(x)
+        return [self.fine(x), self.coarse(x)] if self.training else self.fine(x)
 
 
 def test_a_row_of_the_table_with_several_outputs_trains(tmp_path, recipe, monkeypatch):
