@@ -82,7 +82,7 @@ format: $(STAMP) ## correct the code's style
 
 bench: $(STAMP) ## run every script in benchmarks/
 	@shopt -s nullglob
-	for script in benchmarks/*.py; do
+	for script in benchmarks/bench_*.py benchmarks/cuda_resources.py; do
 	  echo "== $$script"
 	  $(BIN)/python "$$script"
 	done

@@ -8,8 +8,6 @@ Writes results/bench/attention_cpu.json.
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from bench_wkv import interleaved, status
+from common import interleaved, memory_of, peak_bytes
 from torch import Tensor
 
 from rwkvlib import bi_wkv
@@ -71,19 +69,14 @@ def exponent(values: dict[int, float]) -> float:
 
 def peak_memory(name: str, T: int) -> int:
     """Bytes by which a process's peak memory grows by the call, the output included; in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", name, str(T)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return memory_of(__file__, name, T)
 
 
-def memory_of(name: str, T: int) -> None:
+def print_memory(name: str, T: int) -> None:
     contenders(8)[name]()  # loads and compiles
-    run = contenders(T)[name]
-    # Linux: the peak is set back to the present size, or that of importing torch would hide ours.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    y = run()
+    peak, y = peak_bytes(contenders(T)[name])
     # Pages that the process already held do not show in its growth; the output is there all the same.
-    print(json.dumps(max(status("VmHWM") - before, y.numel() * y.element_size())))
+    print(max(peak, y.numel() * y.element_size()))
 
 
 def main() -> None:
@@ -95,7 +88,7 @@ def main() -> None:
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     if args.memory_of:
-        memory_of(args.memory_of[0], int(args.memory_of[1]))
+        print_memory(args.memory_of[0], int(args.memory_of[1]))
         return
     start = time.perf_counter()
     seconds, memory = {}, {}

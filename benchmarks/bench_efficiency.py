@@ -13,7 +13,6 @@ import contextlib
 import json
 import logging
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from pathlib import Path
 
 import onnxruntime
 import torch
+from common import memory_of, peak_bytes
 
 from rwkvlib import create_model, predict
 from rwkvlib.analysis import count_macs, count_parameters
@@ -82,25 +82,15 @@ def second_call(run: Callable[[], object]) -> float:
 
 
 def peak_mib(name: str, size: int) -> float:
-    """In a process of its own: a resident set never shrinks again."""
-    line = [sys.executable, __file__, "--memory-of", name, str(size)]
-    return float(subprocess.run(line, capture_output=True, text=True, check=True).stdout)
+    """MiB that one image takes, see `peak_of_first`, in a process of its own."""
+    return memory_of(__file__, name, size)
 
 
-def memory_of(name: str, size: int) -> float:
+def peak_of_first(name: str, size: int) -> float:
     """MiB that the first image takes above the model and the libraries; a small one before it starts all of them."""
     model = inference_copy(built(name))
     predict(model, image(64))
-    Path("/proc/self/clear_refs").write_text("5")  # the mark of the largest set starts anew
-    before = resident("VmRSS")
-    predict(model, image(size))
-    return resident("VmHWM") - before
-
-
-def resident(field: str) -> float:
-    """MiB of this process: VmRSS now, VmHWM at most."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+    return peak_bytes(lambda: predict(model, image(size)))[0] / 2**20
 
 
 def main() -> None:
@@ -118,7 +108,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.memory_of:
-        print(memory_of(args.memory_of[0], int(args.memory_of[1])))
+        print(peak_of_first(args.memory_of[0], int(args.memory_of[1])))
         return
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # which operators of torchvision it does without
     origin = provenance(0, f"python benchmarks/bench_efficiency.py {repeatable(sys.argv[1:])}".strip())

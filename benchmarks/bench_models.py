@@ -5,13 +5,13 @@ Writes results/bench/models_cpu.json.
 """
 
 import argparse
-import statistics
 import sys
 import time
 from pathlib import Path
 from unittest.mock import patch
 
 import torch
+from common import interleaved
 from monai.networks.nets import AttentionUnet, BasicUNetPlusPlus, SwinUNETR, UNet
 
 from rwkvlib import create_model
@@ -37,18 +37,6 @@ def baselines() -> dict[str, torch.nn.Module]:
         "SwinUNETR (MONAI)": SwinUNETR(in_channels=3, out_channels=1, feature_size=24, spatial_dims=2),
         "U-Net++ (MONAI)": BasicUNetPlusPlus(spatial_dims=2, in_channels=3, out_channels=1),
     }
-
-
-def interleaved(contenders: dict, repeats: int) -> dict[str, float]:
-    """Median seconds of each callable; one round after another, so that a disturbance meets all of them."""
-    times = {name: [] for name in contenders}
-    for i in range(repeats + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if i:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def first(output):

@@ -5,15 +5,13 @@ Writes results/bench/wkv_cpu.json.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from common import interleaved, memory_of, peak_bytes
 
 from rwkvlib import bi_wkv
 from rwkvlib.provenance import provenance, write_result
@@ -41,18 +39,6 @@ def forward(backend: str, x: list[torch.Tensor]):
 
 def both(backend: str, x: list[torch.Tensor], gy: torch.Tensor):
     return lambda: torch.autograd.grad(bi_wkv(*x, backend=backend), x, gy)
-
-
-def interleaved(contenders: dict, repeats: int) -> dict[str, float]:
-    """Median seconds of each callable; one round after another, so that a disturbance meets all of them."""
-    times = {name: [] for name in contenders}
-    for i in range(repeats + 1):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            if i:  # the first round warms up, and compiles
-                times[name].append(time.perf_counter() - start)
-    return {name: statistics.median(t) for name, t in times.items()}
 
 
 def measure(B: int, T: int, C: int, repeats: int) -> dict:
@@ -85,26 +71,15 @@ def measure(B: int, T: int, C: int, repeats: int) -> dict:
 
 def peak_memory(backend: str, grad: bool, T: int) -> float:
     """How much a process's peak memory grows by the call, as a multiple of the size of k; in a process of its own."""
-    command = [sys.executable, __file__, "--memory-of", backend, str(int(grad)), str(T)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return memory_of(__file__, backend, int(grad), T)
 
 
-def memory_of(backend: str, grad: bool, T: int) -> None:
+def print_memory(backend: str, grad: bool, T: int) -> None:
     small, x = inputs(1, 8, 64, grad), inputs(1, T, 256, grad)
     gy = torch.ones_like(x[2])
     run = both if grad else lambda backend, x, gy: forward(backend, x)
     run(backend, small, torch.ones_like(small[2]))()  # compiles
-    # Linux: the peak is set back to the present size, or that of importing torch would hide ours.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = status("VmRSS")
-    run(backend, x, gy)()
-    print(json.dumps((status("VmHWM") - before) / (x[2].numel() * 4)))
-
-
-def status(field: str) -> int:
-    """A memory figure of this process in bytes."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    print(peak_bytes(run(backend, x, gy))[0] / (x[2].numel() * 4))
 
 
 def main() -> None:
@@ -116,7 +91,7 @@ def main() -> None:
     torch.set_num_threads(2)
     if args.memory_of:
         backend, grad, T = args.memory_of
-        memory_of(backend, grad == "1", int(T))
+        print_memory(backend, grad == "1", int(T))
         return
     start = time.perf_counter()
     model = measure(*MODEL_SHAPE, args.repeats)

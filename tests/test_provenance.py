@@ -1,9 +1,11 @@
 """Every stored number says where it came from."""
 
 import json
+import re
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -95,3 +97,33 @@ def test_importing_the_library_does_not_import_matplotlib():
         "import sys, rwkvlib, rwkvlib.provenance; sys.exit('matplotlib' in sys.modules or 'ipywidgets' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+# Files of results/ that lack what the others have, and why.
+NO_PROVENANCE = {  # a table over the runs beside it, each of which has its own
+    f"{folder}/table.json" for folder in ("ablations", "empty_masks", "longer", "reproduction")
+}
+# Measured with changes that were not committed yet; nothing new may be.
+DIRTY = {f"audit/{name}.json" for name in ("acdc", "busi", "cvc_clinicdb", "glas", "isic2017", "kvasir_seg")}
+DIRTY |= {"bench/cuda_resources.json", "bench/efficiency_cpu.json", "training/synthetic_t_128.json"}
+
+
+def test_every_stored_result_says_where_it_comes_from():
+    folder = Path(__file__).parents[1] / "results"
+    without, dirty = set(), set()
+    for path in sorted(folder.rglob("*.json")):
+        name, found = path.relative_to(folder).as_posix(), json.loads(path.read_text(encoding="utf8"))
+        if not isinstance(found, dict) or "provenance" not in found:
+            without.add(name)
+            continue
+        record = found["provenance"]
+        assert {"seed", "command", "time", "commit", "hardware", "versions"} <= set(record), name
+        assert record["seed"] is None or isinstance(record["seed"], int), name
+        assert record["command"].strip(), name
+        assert datetime.fromisoformat(record["time"]).tzinfo, f"{name}: {record['time']!r}"
+        assert record["hardware"]["cpu"] and {"python", "torch"} <= set(record["versions"]), name
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", record["commit"] or ""), f"{name}: {record['commit']!r}"
+        if record["commit"].endswith("-dirty"):
+            dirty.add(name)
+    assert len(without) + len(dirty) < sum(1 for _ in folder.rglob("*.json")) / 2, "results/ was found"
+    assert without == NO_PROVENANCE and dirty == DIRTY
