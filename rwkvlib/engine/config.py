@@ -178,8 +178,6 @@ class FormulaConfig(Recipe):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.model.startswith("rwkv_encoder_"):
-            raise ValueError(f"model: expected a network for segmentation, got {self.model!r}")
         if self.images < 1:
             raise ValueError(f"images: expected at least 1, got {self.images}")
         if self.num_classes != 1 + len(HARMONICS):

@@ -88,7 +88,7 @@ def test_resume_is_exact(config, tmp_path):
 
 def test_bad_recipes_are_named(config, tmp_path):
     for fields, message in (
-        (dict(model="rwkv_encoder_t"), "model: expected a network for segmentation, got 'rwkv_encoder_t'"),
+        (dict(model="rwkv_encoder_t"), "model: expected one of rwkv_unet_t, .*, got 'rwkv_encoder_t'"),
         (dict(num_classes=1), "num_classes: expected 6, as many as formula images have, got 1"),
         (dict(images=0), "images: expected at least 1, got 0"),
         (dict(data="synthetic"), "data: expected one of synthetic-formula, got 'synthetic'"),
