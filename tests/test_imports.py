@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import pkgutil
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -82,3 +83,40 @@ def test_what_a_package_offers_is_there(name):
     offered = getattr(module, "__all__", [])
     assert len(offered) == len(set(offered))
     assert not [public for public in offered if not hasattr(module, public)]
+
+
+NAMES = Path(__file__).with_name("public_names.json")
+
+
+def public_names() -> dict[str, list[str]]:
+    """Returns for each module its functions and classes without an underscore, and for a package what it offers."""
+    found = {}
+    for name, path in FILES.items():
+        body = ast.parse(path.read_text(encoding="utf8")).body
+        names = {node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+        for node in body:
+            if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+                names |= set(ast.literal_eval(node.value))
+        found[name] = sorted(n for n in names if not n.startswith("_"))
+    return {name: names for name, names in found.items() if names}
+
+
+def test_public_names_are_those_that_are_written_down():
+    """Users build on them: one that goes or moves leaves an alias where it was, and a line in the changelog."""
+    written, found = json.loads(NAMES.read_text(encoding="utf8")), public_names()
+    gone = [f"{m}.{n}" for m, names in written.items() for n in names if n not in found.get(m, []) and not alias(m, n)]
+    assert not gone
+    new = [f"{m}.{n}" for m, names in found.items() for n in names if n not in written.get(m, [])]
+    assert not new, "run: python -m tests.test_imports"
+
+
+def alias(module: str, name: str) -> bool:
+    """Tells whether a name is still to be had from a module that no longer defines it."""
+    try:
+        return hasattr(importlib.import_module(module), name)
+    except ImportError:
+        return False
+
+
+if __name__ == "__main__":
+    NAMES.write_text(json.dumps(public_names(), indent=1) + "\n", encoding="utf8")

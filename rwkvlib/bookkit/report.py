@@ -1,0 +1,7 @@
+"""What moved to `rwkvlib.report`."""
+
+
+def __getattr__(name: str):
+    from .. import report
+
+    return getattr(report, name)
