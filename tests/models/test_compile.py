@@ -19,7 +19,7 @@ def make(variant):
     with torch.no_grad():  # away from decay 0, where the two variants are the same
         for name, p in model.named_parameters():
             if name.endswith(("spatial_decay", "spatial_first")):
-                p.copy_(torch.randn_like(p))
+                p.uniform_(-3, 3)  # more is outside of what "published" is held to
     return model
 
 
@@ -39,7 +39,7 @@ X = torch.randn(2, 3, 32, 48, generator=torch.Generator().manual_seed(0))
 def test_the_variants_differ_by_more_than_the_tolerances_here():
     with torch.no_grad():
         paper, published = (make(variant)(X) for variant in OPERATORS)
-    assert (paper - published).abs().max() > 20 * 1e-4
+    assert (paper - published).abs().max() > 1e-4
 
 
 def test_torch_compile_equals_eager(small, require_tool):
@@ -62,7 +62,7 @@ def test_torch_export_keeps_the_operator_and_the_numbers(small, variant):
     targets = [str(node.target) for node in exported.graph.nodes]
     assert [target for target in targets if "rwkvlib" in target] == 4 * [OPERATORS[variant]]
     with torch.no_grad():
-        torch.testing.assert_close(exported.module()(X), small(X))
+        torch.testing.assert_close(exported.module()(X), small(X), atol=1e-5, rtol=1e-4)
 
 
 def test_onnx_export_runs_with_standard_operators(small, require_package, tmp_path):
@@ -76,7 +76,7 @@ def test_onnx_export_runs_with_standard_operators(small, require_package, tmp_pa
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     (logits,) = session.run(None, {session.get_inputs()[0].name: X.numpy()})
     with torch.no_grad():
-        np.testing.assert_allclose(logits, small(X).numpy(), atol=1e-4)
+        np.testing.assert_allclose(logits, small(X).numpy(), atol=1e-5)
 
 
 def test_bf16_autocast_is_near_float32(small):
