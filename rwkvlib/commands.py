@@ -171,7 +171,7 @@ def add_evaluate(commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
-    from .data.dataset import has_volumes, iter_cases, load_data, split_items
+    from .data.dataset import class_names, has_volumes, iter_cases, load_data, split_items
     from .engine.evaluate import check_cases, evaluate
     from .engine.record import training_of, write_cases
     from .files import exists
@@ -217,6 +217,12 @@ def _evaluate(args: argparse.Namespace) -> None:
             spread += f", sd {found['sd']:.4f}"
         mean = "undefined" if found["mean"] != found["mean"] else f"{found['mean']:.4f}"
         print(f"{label:<13} {mean} ({spread}; {found['cases']} cases, {found['undefined']} undefined)")
+    names = class_names(args.data)
+    if names and len(names) > 2:
+        for number, found in summary["classes"].items():
+            means = ((s, found[s]["mean"]) for s in ("dice", "hd95"))
+            shown = ", ".join(f"{s} {'undefined' if mean != mean else f'{mean:.4f}'}" for s, mean in means)
+            print(f"class {number} ({names[int(number)]}): {shown}")
     print(
         f"protocol {args.protocol}, intervals over {summary['overall']['dice']['units']} units of {summary['unit']!r}"
     )
@@ -233,6 +239,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         scored_at="own size" if native else meta["size"],
         hd95_unit=sorted(set(table["hd95_unit"])),
         checkpoint=meta,
+        **({"class_names": names} if names else {}),
         **{key: value for key, value in summary.items() if key != "seed"},
     )
     training = {} if args.checkpoint == "synthetic" else training_of(run)

@@ -25,6 +25,30 @@ def test_the_command_line_trains_evaluates_and_predicts(tmp_path, write_recipe):
     assert {f.name: Image.open(f).size for f in masks.iterdir()} == {"0.png": (40, 40), "1.png": (53, 53)}
 
 
+def test_scores_are_shown_by_the_names_of_the_classes(tmp_path, write_recipe, capsys):
+    data = tmp_path / "organs"
+    for kind in ("images", "masks"):
+        (data / kind).mkdir(parents=True)
+    for i, split in enumerate(("train", "validation", "test")):
+        image, mask = synthetic_polyps(i, 32)
+        mask[:4, :4] = 2
+        Image.fromarray(image).save(data / f"images/{i}.png")
+        Image.fromarray(mask).save(data / f"masks/{i}.png")
+        with (data / "items.csv").open("a") as items:
+            items.write(f"name,split\n{i},{split}\n" if i == 0 else f"{i},{split}\n")
+    (data / "dataset.json").write_text(json.dumps({"classes": ["background", "polyp", "corner"]}))
+    recipe = str(write_recipe(data=str(data), epochs=1, batch_size=1))
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", recipe, f"out={tmp_path / 'binary'}"])
+    assert "names 3 classes (background, polyp, corner), got a model of 2" in capsys.readouterr().err
+    main(["train", recipe, f"out={tmp_path / 'run'}", "num_classes=3", "loss=synapse"])
+    main(["evaluate", str(tmp_path / "run"), str(data), "--out", str(tmp_path / "scores")])
+    shown = capsys.readouterr().out
+    assert "class 1 (polyp): dice 0." in shown and "class 2 (corner): dice 0." in shown and "(background)" not in shown
+    result = json.loads((tmp_path / "scores/summary.json").read_text())
+    assert result["class_names"] == ["background", "polyp", "corner"] and set(result["classes"]) == {"1", "2"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

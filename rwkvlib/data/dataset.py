@@ -3,7 +3,8 @@
 ``items.csv`` has a column ``name`` and any others (``split``, ``patient``, ...); the files of an item are
 ``images/NAME`` and ``masks/NAME``, each with one of the suffixes .png, .jpg, .jpeg, .tif, .tiff and .bmp in any case.
 The mask's pixel values are class indices, 0 for background; a mask of nothing but 0 and 255, where there is one class,
-is taken as 0 and 1. How images of more than 8 bits are read says `rwkvlib.data.files`.
+is taken as 0 and 1. ``dataset.json``, where there is one, names the classes. How images of more than 8 bits are read
+says `rwkvlib.data.files`.
 """
 
 import contextlib
@@ -144,16 +145,34 @@ class _Set:
                 self.pictures.setdefault(name[: -len(suffix)], []).append(name)
         self.items = read_items(self._read(self.names["items.csv"]), f"data: items.csv of {self.shown!r}")
         self.rows = self.items.to_dict("records")
-        self.classes = classes if classes is not None else self._card_classes()
+        self.class_names = self._class_names()
+        if self.class_names and classes not in (None, len(self.class_names)):
+            n = len(self.class_names)
+            raise ValueError(
+                f"num_classes: dataset.json of {self.shown!r} names {n} classes ({', '.join(self.class_names)}), got a "
+                f"model of {classes}; set num_classes to {n if n > 2 else 1}, take a model of as many classes, or "
+                "correct dataset.json"
+            )
+        self.classes = len(self.class_names) if self.class_names else classes
 
-    def _card_classes(self) -> int | None:
-        """How many classes, background included, ``dataset.json`` of data_scripts says that there are."""
+    def _class_names(self) -> tuple[str, ...] | None:
+        """The classes, background first, that ``dataset.json`` of data_scripts names."""
         if "dataset.json" not in self.names:
             return None
+        where, remedy = f"data: dataset.json of {self.shown!r}", "correct it, or take it out"
         try:
-            return len(json.loads(self._read(self.names["dataset.json"]))["classes"])
-        except (ValueError, TypeError, KeyError):  # of the user's own, for something else
+            card = json.loads(self._read(self.names["dataset.json"]))
+        except ValueError as error:
+            raise ValueError(f"{where}: expected JSON, got {error}; {remedy}") from error
+        if not isinstance(card, dict) or "classes" not in card:  # of the user's own, for something else
             return None
+        names = card["classes"]
+        if not isinstance(names, list) or len(names) < 2 or not all(isinstance(name, str) for name in names):
+            raise ValueError(
+                f"{where}: classes: expected the names of the background and of every class, got {names!r:.100}; "
+                f"{remedy}"
+            )
+        return tuple(names)
 
     def file(self, kind: str, item: str) -> str:
         """The one picture ``KIND/ITEM``."""
@@ -334,8 +353,9 @@ def load_data(
 
     Raises:
         FileNotFoundError: no data set, or a listed image or mask is not there.
-        ValueError: an unknown split or synthetic set, a table or masks that cannot be used as they are, an image and
-            mask of different sizes, several files for one item, a file that does not decode.
+        ValueError: an unknown split or synthetic set, a table or masks that cannot be used as they are, a
+            ``dataset.json`` that is broken or names another number of classes, an image and mask of different sizes,
+            several files for one item, a file that does not decode.
     """
     if wanted := find_synthetic(str(data)):
         images, masks, rows = make_synthetic(wanted, split, 128 if size is None else size)
@@ -401,6 +421,12 @@ def has_volumes(data: str | Path) -> bool:
         return wanted.row.volumes
     items = _Set(data).items
     return "volume" in items and bool(items["volume"].notna().any())
+
+
+def class_names(data: str | Path) -> tuple[str, ...] | None:
+    """The names of a data set's classes, the background's first, from its ``dataset.json``; None where it has none.
+    Errors are those of `load_data`."""
+    return None if find_synthetic(str(data)) else _Set(data).class_names
 
 
 def _choose(

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from rwkvlib.data import load_data, synthetic_polyps
+from rwkvlib.data.dataset import class_names
 
 
 @pytest.fixture
@@ -155,6 +156,28 @@ def test_wrong_masks_of_any_split_are_named_when_the_data_are_opened(folder, spl
     write_mask(folder, "d", mask)
     with pytest.raises(ValueError, match=r"masks/d\.png has values 0, 1, 255\. 255 stands for"):
         load_data(folder, split)
+
+
+def test_classes_are_those_of_dataset_json(folder):
+    assert class_names(folder) is None and class_names("synthetic") is None
+    card = folder / "dataset.json"
+    card.write_text('{"title": "mine"}')
+    assert class_names(folder) is None and len(load_data(folder, "train", classes=4)) == 2, "another file of that name"
+    card.write_text('{"classes": ["background", "polyp"]}')
+    assert class_names(folder) == ("background", "polyp")
+    assert len(load_data(folder, "train", classes=2)) == len(load_data(folder, "train")) == 2
+    message = r"num_classes: dataset\.json of .* names 2 classes \(background, polyp\), got a model of 4; set .* to 1,"
+    with pytest.raises(ValueError, match=message):
+        load_data(folder, "train", classes=4)
+    for text, message in [
+        ('{"classes": ["background"', r"data: dataset\.json of .*: expected JSON, got .*; correct it, or take it out"),
+        ('{"classes": ["background"]}', r"classes: expected the names of the background and of every class, got \["),
+        ('{"classes": 2}', "every class, got 2"),
+        ('{"classes": [0, 1]}', r"every class, got \[0, 1\]"),
+    ]:
+        card.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_data(folder, "train")
 
 
 def test_masks_that_jpeg_blurred_or_colours_fill_are_named(folder):
