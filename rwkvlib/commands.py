@@ -87,7 +87,7 @@ def resume_line(args: argparse.Namespace) -> str:
     from .engine.checkpoint import states
 
     out = args.out or dict(s.partition("=")[::2] for s in args.settings).get("out")
-    if not states(Path(out).expanduser()):
+    if not out or not states(Path(out).expanduser()):
         return " before the first checkpoint"
     rest = [s for s in args.settings if s.partition("=")[0] not in ("out", "resume")]
     line = shlex.join([args.config, *rest, f"out={out}", "resume=true"])

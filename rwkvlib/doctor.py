@@ -10,6 +10,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def backends(device: torch.device, kernel: dict[str, Any]) -> dict[str, str]:
     for name, row in TABLE.items():
         if name == "cuda":
             reasons[name] = kernel["why"]
-        elif not row.runs_on(device):
+        elif row.device and not row.runs_on(device):
             reasons[name] = f"runs on {row.device.upper()} tensors; here {device.type} is used"
         elif name != "oracle":
             reasons[name] = row.unavailable(device, torch.float32) or ""
@@ -128,7 +129,8 @@ def median_seconds(function: Callable[[], Any], device: torch.device, seconds: f
         return time.perf_counter() - start
 
     once()
-    times, began = [], time.perf_counter()
+    times: list[float] = []
+    began = time.perf_counter()
     while len(times) < 3 or (time.perf_counter() - began < seconds and len(times) < 50):
         times.append(once())
     return statistics.median(times)
@@ -137,9 +139,8 @@ def median_seconds(function: Callable[[], Any], device: torch.device, seconds: f
 def timings(names: list[str], device: torch.device) -> list[dict[str, Any]]:
     """Forward and backward together, float32, of these backends; tree is plain PyTorch."""
     inputs = _inputs(TIMED[device.type], torch.float32, device, "paper")
-    rows = [dict(backend=b, seconds=median_seconds(lambda b=b: _run(inputs, "paper", b), device)) for b in names]
-    plain = next(row["seconds"] for row in rows if row["backend"] == "tree")
-    return [dict(row, times_as_fast_as_tree=plain / row["seconds"]) for row in rows]
+    seconds = {b: median_seconds(partial(_run, inputs, "paper", b), device) for b in names}
+    return [dict(backend=b, seconds=s, times_as_fast_as_tree=seconds["tree"] / s) for b, s in seconds.items()]
 
 
 def missing_packages(device: torch.device) -> list[dict[str, Any]]:

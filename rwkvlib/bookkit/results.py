@@ -93,7 +93,7 @@ def _text(value: Any, fmt: str | Callable[[Any], str] | None) -> str:
         text = fmt(value) if callable(fmt) else fmt.format(value)
     elif isinstance(value, bool | np.bool_):
         text = "yes" if value else "no"
-    elif isinstance(value, numbers.Integral) or (isinstance(value, numbers.Real) and 1e4 <= abs(value) < 1e12):
+    elif isinstance(value, numbers.Integral) or (isinstance(value, numbers.Real) and 1e4 <= abs(float(value)) < 1e12):
         text = f"{value:,.0f}"
     elif isinstance(value, numbers.Real):
         text = f"{float(value):.4g}"

@@ -23,6 +23,7 @@ def use_style() -> None:
     black text would vanish there.
     """
     import matplotlib as mpl
+    from matplotlib.rcsetup import cycler
 
     mpl.rcParams.update(mpl.rcParamsDefault | {"backend": mpl.rcParams["backend"]})
     mpl.rcParams.update(
@@ -40,7 +41,7 @@ def use_style() -> None:
             "ytick.labelsize": 10,
             "legend.fontsize": 10,
             "legend.frameon": False,
-            "axes.prop_cycle": mpl.cycler(color=list(PALETTE.values())),
+            "axes.prop_cycle": cycler(color=list(PALETTE.values())),
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,

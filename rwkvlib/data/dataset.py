@@ -240,8 +240,7 @@ class _Set:
             for kind in ("images", "masks"):
                 with contextlib.suppress(FileNotFoundError):  # for whoever reads it
                     self.file(kind, row["name"])
-        problems = {row["name"]: self.problem(row["name"]) for row in rows}
-        problems = {name: problem for name, problem in problems.items() if problem}
+        problems = {row["name"]: problem for row in rows if (problem := self.problem(row["name"]))}
         if not problems:
             return
         alike: dict[str, list[str]] = {}
@@ -358,10 +357,11 @@ def load_data(
             several files for one item, a file that does not decode.
     """
     if wanted := find_synthetic(str(data)):
-        images, masks, rows = make_synthetic(wanted, split, 128 if size is None else size)
+        part = None if split is None else str(split)
+        images, masks, rows = make_synthetic(wanted, part, 128 if size is None else size)
         return SegmentationData(images, masks, pd.DataFrame(rows))
     rows, readers = _choose(data, split, column, classes)
-    images = masks = None
+    images = masks = np.empty(0, np.uint8)
     for i, (row, reader) in enumerate(zip(rows, readers, strict=True)):
         image, mask = reader()
         if size is not None:
@@ -370,7 +370,7 @@ def load_data(
                     row[f"spacing_{axis}"] *= pixels / size
             image, mask = image.resize((size, size), Image.BILINEAR), mask.resize((size, size), Image.NEAREST)
         pixels = np.asarray(image)
-        if images is None:  # filled in place: a list to be stacked would take the memory twice
+        if i == 0:  # filled in place: a list to be stacked would take the memory twice
             images = np.empty((len(rows), *pixels.shape), np.uint8)
             masks = np.empty(images.shape[:3], np.uint8)
         if pixels.shape != images.shape[1:]:

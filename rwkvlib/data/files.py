@@ -174,7 +174,7 @@ def read_volume(file: Path, as_stored: bool = False) -> Volume:
         import nibabel
     except ImportError as error:
         raise ImportError(f"nibabel: needed to read {file.name}; pip install nibabel") from error
-    image = nibabel.load(file)
+    image: Any = nibabel.load(file)
     shape = image.shape
     if len(shape) < 2 or any(n != 1 for n in shape[3:]):
         raise ValueError(f"expected 3 dimensions, got shape {shape}")
@@ -245,7 +245,8 @@ def is_result(file: Path) -> bool:
         if file.name.lower().endswith(VOLUMES):
             import nibabel
 
-            return bytes(nibabel.load(file).header["descrip"]).rstrip(b"\0") == PRODUCT.encode()
+            volume: Any = nibabel.load(file)
+            return bytes(volume.header["descrip"]).rstrip(b"\0") == PRODUCT.encode()
     except Exception:  # whoever reads it will say what is wrong with it
         pass
     return False

@@ -36,7 +36,7 @@ def read_items(content: bytes, where: str) -> pd.DataFrame:
         hint = next((sep for sep in ";\t" if any(sep in c for c in columns)), None)
         hint = f": its values are parted by {'tabs' if hint == chr(9) else hint}; save it with commas" if hint else ""
         raise ValueError(f"{where}: expected a column 'name', got {columns}{hint}")
-    table = {name: [] for name in columns}
+    table: dict[str, list[str]] = {name: [] for name in columns}
     for number, values in lines:
         if len(values) > len(head) or any(v for name, v in zip(head, values, strict=False) if not name):
             raise ValueError(

@@ -26,7 +26,7 @@ class Recipe:
 
     learns = "segmentation"  # what its networks are for, see `model_names`; not a field
 
-    data: str  # see `load_data`
+    data: str | dict[str, float]  # a data set, or several and how often each is taken
     model: str = "rwkv_unet_t"  # a name of `create_model`
     overrides: dict = field(default_factory=dict)  # of the model
     num_classes: int = 1  # 1 for a binary mask, else the background counts as one
@@ -107,6 +107,7 @@ class Recipe:
 class TrainConfig(Recipe):
     """A recipe for segmentation. Two runs with the same one give the same weights on the same machine."""
 
+    data: str  # see `load_data`
     split: str = "split"  # the column of items.csv that holds train, validation, test
     validation: str | None = "validation"  # its value for the validation images; None: there are none
     loss: str = "binary"  # a name of `rwkvlib.engine.losses`
@@ -130,6 +131,7 @@ class PretrainConfig(Recipe):
 
     learns = "classification"
 
+    data: str  # the folder
     model: str = "rwkv_encoder_t"
     num_classes: int = 1000
     augment: str = "imagenet"  # or none
@@ -187,7 +189,12 @@ class FormulaConfig(Recipe):
             )
 
 
-TASKS = {"segment": TrainConfig, "classify": PretrainConfig, "imitate": TeacherConfig, "formula": FormulaConfig}
+TASKS: dict[str, type[TrainConfig | PretrainConfig | TeacherConfig | FormulaConfig]] = {
+    "segment": TrainConfig,
+    "classify": PretrainConfig,
+    "imitate": TeacherConfig,
+    "formula": FormulaConfig,
+}
 # Fields that came later, with what they are in the recipes of older runs and results.
 ADDED = {"batchnorm_images": 0, "patience": 0.0, "labels": 1.0}
 
@@ -204,7 +211,9 @@ def base_names(field: str, value: Any) -> Any:
     return {Path(k).name: v for k, v in value.items()} if isinstance(value, dict) else Path(value).name
 
 
-def load_config(path: str | Path, settings: typing.Sequence[str] = ()) -> Recipe:
+def load_config(
+    path: str | Path, settings: typing.Sequence[str] = ()
+) -> TrainConfig | PretrainConfig | TeacherConfig | FormulaConfig:
     """Reads a recipe.
 
     Args:

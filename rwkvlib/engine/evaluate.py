@@ -158,9 +158,11 @@ def evaluate(
             for some cases only; the message names the item.
     """
     rows: list[dict] = []
-    options = dict(protocol=check_protocol(protocol), size=size, batch_size=batch_size, hd95=hd95, flips=flips)
+    cases = _scored_cases(
+        model, data, protocol=check_protocol(protocol), size=size, batch_size=batch_size, hd95=hd95, flips=flips
+    )
     try:
-        for found in tqdm(_scored_cases(model, data, **options), unit="case", disable=not progress):
+        for found in tqdm(cases, unit="case", disable=not progress):
             rows += found
     except BaseException as error:  # an interrupt as well
         if unfinished is not None and rows:
@@ -188,7 +190,8 @@ def _scored_cases(
     device = next(model.parameters()).device
     units: dict[str, str] = {}
     for part in parts:
-        cases, labels = case_rows(part.items), []
+        cases = case_rows(part.items)
+        of_batches: list[np.ndarray] = []
         for batch in batches(part.images, batch_size):
             batch = batch.to(device)
             if protocol == "published" and size is not None and tuple(batch.shape[2:]) != (size, size):
@@ -196,10 +199,10 @@ def _scored_cases(
             else:
                 logits = predict(model, batch, size=size, flips=flips)
                 found, channels = to_labels(logits).cpu(), logits.shape[1]
-            if not labels:
+            if not of_batches:
                 _check_masks(part, max(2, channels))
-            labels.append(found.numpy())
-        labels = np.concatenate(labels) if labels else part.masks
+            of_batches.append(found.numpy())
+        labels = np.concatenate(of_batches) if of_batches else part.masks
         for places in cases:
             items = part.items.iloc[places]
             is_volume = _is_volume(items)

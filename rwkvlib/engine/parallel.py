@@ -18,7 +18,7 @@ def item_order(count: int, config: Recipe, first_step: int, processes: int, rank
     images make the same step for any number of processes. An epoch's last incomplete batch is left out.
     """
     steps = count // config.batch_size
-    step, epoch, order = first_step, -1, np.empty(0)
+    step, epoch, order = first_step, -1, np.empty(0, np.int64)
     while True:
         if epoch != step // steps:
             epoch = step // steps

@@ -169,16 +169,16 @@ def predict_unchecked(
     like = next((p for p in model.parameters() if p.is_floating_point()), image)
     # Resized and normalised in float32 at least, whatever the model's dtype is.
     x, own = image.to(like.device, torch.promote_types(like.dtype, torch.float32)), tuple(image.shape[2:])
-    resized = size is not None and own != (size, size)
-    if resized:
-        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+    seen = own if size is None else (size, size)
+    if seen != own:
+        x = F.interpolate(x, seen, mode="bilinear", antialias=True)
     x = normalise(x).to(like.dtype)
     with eval_mode(model):
         parts = []
         for axes in ((), (2,), (3,), (2, 3)) if flips else ((),):
             parts.append(_whole_or_windows(model, x.flip(axes), divisor, window, overlap).flip(axes))
     logits = torch.stack(parts).mean(0) if flips else parts[0]
-    if resized:
+    if seen != own:
         logits = F.interpolate(logits.contiguous(memory_format=torch.channels_last), own, mode="bilinear")
     return logits.to(image.device)
 

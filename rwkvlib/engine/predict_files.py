@@ -51,7 +51,8 @@ def find_files(paths: Iterable[str | Path], out: Path, with_overlay: bool = Fals
 def _find(paths: Iterable[str | Path], out: Path, with_overlay: bool) -> tuple[dict[Path, Path], list[str]]:
     """As `find_files`, and what was left out of the folders, in words."""
     found: dict[Path, Path] = {}
-    left, known = Counter(), ", ".join(IMAGES + VOLUMES)
+    left: Counter[str] = Counter()
+    known = ", ".join(IMAGES + VOLUMES)
     for path in map(expand, [paths] if isinstance(paths, str | Path) else paths):
         if path.is_dir():
             files = _in_folder(path, out, left)

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
@@ -31,7 +32,9 @@ def train_command(path: str, settings: list[str], line: str, *, pretraining: boo
     of `train`: out (required), resume (true or previous) and stop_after (epochs). `pretraining` takes no recipe for
     segmentation."""
     pairs = dict(s.partition("=")[::2] for s in settings)
-    run = {key: pairs[key] if key == "out" else yaml.safe_load(pairs[key]) for key in RUN if key in pairs}
+    run: dict[str, Any] = {
+        key: pairs[key] if key == "out" else yaml.safe_load(pairs[key]) for key in RUN if key in pairs
+    }
     config = load_config(path, [s for s in settings if s.partition("=")[0] not in RUN])
     if not run.get("out"):
         raise ValueError("out: expected the run's folder as out=PATH or --out PATH, got none")
@@ -45,8 +48,10 @@ def train_command(path: str, settings: list[str], line: str, *, pretraining: boo
         from .formula import pretrain_formula
 
         pretrain_formula(config, **run, command=line)
+    elif isinstance(config, PretrainConfig):
+        pretrain(config, **run, command=line)
     else:
-        (pretrain if isinstance(config, PretrainConfig) else train)(config, **run, command=line)
+        train(config, **run, command=line)
 
 
 def _settings(values: dict, prefix: str = "") -> list[str]:

@@ -12,7 +12,7 @@ from torch.utils.data import Subset
 from ..data.augment import make_augmentation
 from ..data.pictures import PictureStream
 from ..models import Encoder
-from ..models.config import override
+from ..models.config import ModelConfig, override
 from ..models.lite0 import CHANNELS, Lite0
 from ..models.registry import MODELS
 from .config import TeacherConfig
@@ -109,7 +109,9 @@ def imitate(
     with start(config, out, resume, progress, command) as accelerator:
         whole = PictureStream(config.data, config.images + CALIBRATION + HELD_OUT, config.size, config.seed)
         data = Subset(whole, range(config.images))
-        encoder = Encoder(override(MODELS[config.model].config, config.overrides))
+        sizes = MODELS[config.model].config
+        assert isinstance(sizes, ModelConfig)  # as those of every encoder
+        encoder = Encoder(override(sizes, config.overrides))
         calibration = _stack(whole, range(config.images, config.images + CALIBRATION))
         teacher = Teacher(calibration).to(accelerator.device)
         held_out = _stack(whole, range(config.images + CALIBRATION, len(whole))).to(accelerator.device)

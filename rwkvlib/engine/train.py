@@ -259,9 +259,10 @@ def fit(
         values = torch.stack([loss for _, _, loss in pending]).tolist()
         for (step, names, _), value in zip(pending, values, strict=True):
             if not math.isfinite(value):
+                kept = states(out)
                 raise FloatingPointError(
                     f"the loss is {value} in step {step}, of the items {', '.join(names)}; "
-                    f"the last checkpoint is {(states(out) or [None])[-1]}"
+                    f"the last checkpoint is {kept[-1] if kept else None}"
                 )
             now.loss += value
         pending.clear()

@@ -63,7 +63,7 @@ class GLSP(nn.Module):
         self.norm = NORMS[norm](dim_in)
         self.conv = ConvNormAct(dim_in, dim, act=nn.ReLU)
         self.att = SpatialMix(dim, **(mix or {})) if attention else None
-        self.ln1 = nn.LayerNorm(dim) if attention else None
+        self.ln1 = nn.LayerNorm(dim) if attention else nn.Identity()
         self.conv_local = ConvNormAct(dim, dim, kernel_size, stride=stride, groups=dim, act=nn.SiLU)
         self.se = SqueezeExcite(dim) if squeeze_excite else nn.Identity()
         self.proj = ConvNormAct(dim, dim_out, norm=False)

@@ -76,7 +76,7 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         maps = self.features(x)
-        return maps if self.head is None else self.head(self.norm(maps[-1]).mean((2, 3)))
+        return maps if self.head is None or self.norm is None else self.head(self.norm(maps[-1]).mean((2, 3)))
 
 
 def init_weights(module: nn.Module) -> None:

@@ -115,21 +115,21 @@ def _what_it_is(path: Path, begin: bytes, error: Exception) -> str:
 
 def read_state(source: str | Path | dict) -> tuple[dict[str, Tensor], list[str]]:
     """The tensors by the model's names, and notes on what was taken off to find them."""
-    notes = []
+    notes, state = [], source
     if isinstance(source, (str, Path)):
         try:
-            source, _ = read_weights(source)
+            state, _ = read_weights(source)
         except (ValueError, FileNotFoundError) as error:
             raise type(error)(f"path_or_state_dict: {error}") from None
-    if not isinstance(source, dict):
-        raise TypeError(f"path_or_state_dict: expected a path or a dict of tensors, got {type(source).__name__}")
-    while wrapper := next((w for w in WRAPPERS if isinstance(source.get(w), dict)), None):
-        source = source[wrapper]
+    if not isinstance(state, dict):
+        raise TypeError(f"path_or_state_dict: expected a path or a dict of tensors, got {type(state).__name__}")
+    while wrapper := next((w for w in WRAPPERS if isinstance(state.get(w), dict)), None):
+        state = state[wrapper]
         notes.append(f"taken from the entry {wrapper!r}")
-    bad = [key for key, value in source.items() if not isinstance(value, Tensor)]
-    if bad or not source:
+    bad = [key for key, value in state.items() if not isinstance(value, Tensor)]
+    if bad or not state:
         raise TypeError(f"path_or_state_dict: expected tensors by name, got {bad[:3] or 'nothing'}")
-    return source, notes
+    return state, notes
 
 
 def without_prefixes(state: dict[str, Tensor], notes: list[str]) -> tuple[dict[str, Tensor], dict[str, tuple]]:
@@ -194,7 +194,10 @@ def load_official(
     if encoder_only:
         state = {"encoder." + key: value for key, value in state.items()}
 
-    loaded, ignored, unexplained, left = {}, {}, [], ()
+    loaded: dict[str, Tensor] = {}
+    ignored: dict[str, list[str]] = {}
+    unexplained: list[str] = []
+    left: tuple[str, ...] = ()
     if new_head and not encoder_only and not prefix:
         here, there = wanted["final_conv.weight"].shape, getattr(state.get("final_conv.weight"), "shape", None)
         if there is None or (there[0] != here[0] and there[1:] == here[1:]):
@@ -230,5 +233,5 @@ def load_official(
         if isinstance(getattr(module, "config", None), ModelConfig):
             module.config = replace(module.config, variant=variant)
     model.eval()
-    ignored = {rule: tuple(keys) for rule, keys in ignored.items()} | beside
-    return LoadReport(tuple(loaded), ignored, missing, variant, tuple(notes))
+    unused = {rule: tuple(keys) for rule, keys in ignored.items()} | beside
+    return LoadReport(tuple(loaded), unused, missing, variant, tuple(notes))

@@ -103,6 +103,7 @@ def divisor_of(model: nn.Module) -> int:
 
 def model_for_weights(name: str, overrides: dict[str, Any]) -> nn.Module:
     """The model that a checkpoint's weights go into, which does without others of its own."""
-    if name in BASELINES and "pretrained" in BASELINES[name].config:
+    options = BASELINES[name].config if name in BASELINES else None
+    if isinstance(options, dict) and "pretrained" in options:
         overrides = overrides | {"pretrained": False}
     return create_model(name, **overrides)

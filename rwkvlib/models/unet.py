@@ -20,8 +20,11 @@ class RWKVUNet(nn.Module):
         self.config, self.divisor = config, config.divisor
         d = config.dims
         self.encoder = Encoder(config)
-        mix = dict(drop_path=config.drop_path, use_q_shift=config.q_shift)
-        self.ccm = CrossChannelMix([d[2], d[1], d[0]], d[0], **mix) if config.ccm else None
+        self.ccm = (
+            CrossChannelMix([d[2], d[1], d[0]], d[0], drop_path=config.drop_path, use_q_shift=config.q_shift)
+            if config.ccm
+            else None
+        )
         k = config.decoder_kernel
         self.decoder1 = DecoderBlock(d[3], d[2], kernel_size=k)
         self.decoder2 = DecoderBlock(2 * d[2], d[1], kernel_size=k)

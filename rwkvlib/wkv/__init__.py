@@ -110,4 +110,4 @@ def _transformed() -> bool:
 
 # What torch.compiler.assume_constant_result does, but for importing the compiler, which takes seconds. torch.compile
 # guards both states by itself.
-_transformed._dynamo_marked_constant = True
+_transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]  # PyTorch's own mark

@@ -118,7 +118,7 @@ def check(backend: str, variant: str, device: torch.device) -> None:
         raise ValueError(
             f"backend: variant {variant!r} has the backends {', '.join(names)} and {last}, got {backend!r}"
         )
-    if not row.runs_on(device):
+    if row.device and not row.runs_on(device):
         raise ValueError(f"backend: {backend!r} runs on {row.device.upper()} tensors, got tensors on {device}")
 
 

@@ -59,7 +59,7 @@ def neighbours(w: Tensor, k: Tensor, xs: tuple[Tensor, ...]) -> tuple[State, Sta
         return F.pad(x[:, :-1], (0, 0, 1, 0), value=fill)
 
     m, sums = inclusive_scan((both_ways(k), tuple(both_ways(x) for x in xs)), w)
-    m, sums = shift(m, -math.inf), [shift(x, 0.0) for x in sums]
+    m, sums = shift(m, -math.inf), tuple(shift(x, 0.0) for x in sums)
     B = k.shape[0]
     return (m[:B], tuple(x[:B] for x in sums)), (m[B:].flip(1), tuple(x[B:].flip(1) for x in sums))
 

@@ -470,6 +470,16 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, write_recipe, start_proces
     assert load_state(states(out)[-1])[1]["progress"]["step"] == 200
 
 
+def test_ctrl_c_before_there_is_a_folder_says_so(monkeypatch, capsys):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rwkvlib.engine.sweep.load_config", interrupt)
+    with pytest.raises(SystemExit) as error:
+        main(["train", "r.yaml", "lr=1e-4"])
+    assert error.value.code == 130 and capsys.readouterr().err == "interrupted before the first checkpoint\n"
+
+
 def test_the_command_takes_out_as_an_option_and_records_what_can_be_run_again(tmp_path, write_recipe, monkeypatch):
     write_recipe("r.yaml", epochs=1)
     monkeypatch.chdir(tmp_path)

@@ -43,10 +43,10 @@ class _Body:
         (u0, v0, t0), (a0, b0, c0) = (map(float, x) for x in (centre, radii))
         b0 *= self.aspect
         reach = c0, max(a0, b0) / self.aspect, max(a0, b0)
-        box = []
+        slices = []
         for along, middle, r in zip(self.plain, (t0, v0, u0), reach, strict=True):
-            box.append(slice(*np.searchsorted(along.ravel(), [middle - 2 * r - 0.15, middle + 2 * r + 0.15])))
-        box = tuple(box)
+            slices.append(slice(*np.searchsorted(along.ravel(), [middle - 2 * r - 0.15, middle + 2 * r + 0.15])))
+        box = tuple(slices)
         t, v, u = self.t[box] - t0, (self.v[box] - v0) * self.aspect, self.u[box] - u0
         if turn:
             c, s = math.cos(turn), math.sin(turn)
@@ -165,8 +165,8 @@ def synthetic_abdomen(
     put(vein < 1, hu["vein"], margin=vein < 1.1)
 
     # The lungs come down along the wall; between them, under the domes, the upper organs.
-    side = np.abs(np.abs(u) / cavity_edge - 0.45)
-    lowest = 0.97 + rng.uniform(-0.02, 0.03) - 0.9 * np.clip(skin / cavity_edge - 0.55, 0, None) ** 1.5 - 0.25 * side**2
+    off = np.abs(np.abs(u) / cavity_edge - 0.45)
+    lowest = 0.97 + rng.uniform(-0.02, 0.03) - 0.9 * np.clip(skin / cavity_edge - 0.55, 0, None) ** 1.5 - 0.25 * off**2
     lowest = np.where(u > 0, lowest + 0.02, lowest + 0.05) + np.where(v > 0, 0, 0.08)  # the liver's dome is the higher
     lung = cavity & (t > lowest) & (np.abs(u) > 0.10)
     put(lung, -840 + 40 * texture, margin=lung)

@@ -45,7 +45,7 @@ def synthetic_long_range(
     start = rng.integers(size - disc - cue - distance + 2)
     along = (start + cue + distance - 1, start) if before else (start, start + disc + distance - 1)
     disc_across = rng.integers(size - disc + 1)
-    middle = disc_across + disc // 2 - cue // 2
+    middle = int(disc_across) + disc // 2 - cue // 2
     cue_across = rng.integers(max(0, middle - distance), min(size - cue, middle + distance) + 1)
     corners = [(along[0], disc_across), (along[1], cue_across)]
     (disc_y, disc_x), (cue_y, cue_x) = corners if axis == 0 else [corner[::-1] for corner in corners]

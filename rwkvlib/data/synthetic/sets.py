@@ -70,7 +70,8 @@ SETS = {
 NAMES = tuple(name + "@DISTANCE" * row.distance for name, row in SETS.items())
 
 
-class Wanted(NamedTuple):
+@dataclass(frozen=True)
+class Wanted:
     """A name taken apart: NAME, NAME@DISTANCE, NAME:COUNT or NAME@DISTANCE:COUNT."""
 
     name: str
@@ -86,7 +87,7 @@ def find_synthetic(data: str) -> Wanted | None:
     """What a name asks for; None for any other name, which may be a folder's. Raises ValueError for a count of 0."""
     match = re.fullmatch(r"([a-z-]+)(?:@(\d+))?(?::(\d+))?", data)
     row = match and SETS.get(match[1])
-    if not row or row.distance != bool(match[2]):
+    if not match or not row or row.distance != bool(match[2]):
         return None
     count = row.count if match[3] is None else int(match[3])
     if count < 1:
