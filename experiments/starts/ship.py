@@ -1,0 +1,52 @@
+"""Take a pretraining run's weights into the library: float16 in rwkvlib/weights/, its log and origin in results/.
+
+    python experiments/starts/ship.py runs/starts/t_teacher rwkv_encoder_t_teacher
+
+Only weights whose every training image is generated, CC0 or CC-BY may be shipped; rwkvlib/weights/README.md says which.
+"""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+from safetensors.torch import save
+
+from rwkvlib.engine.config import base_names
+from rwkvlib.files import write_file
+from rwkvlib.models.official import read_weights
+from rwkvlib.provenance import provenance, write_result
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="the folder of a finished `rwkvlib pretrain`")
+    parser.add_argument("name", help="of the weights, without a suffix")
+    parser.add_argument("--weights", type=Path, default=ROOT / "rwkvlib/weights")
+    parser.add_argument("--results", type=Path, default=ROOT / "results/starts")
+    args = parser.parse_args()
+    state, metadata = read_weights(args.run / "model.safetensors")
+    meta = json.loads(metadata["rwkvlib"])
+    config, log, origin = (
+        json.loads((args.run / f"{name}.json").read_text(encoding="utf8")) for name in ("config", "log", "provenance")
+    )
+    file = args.weights / f"{args.name}.safetensors"
+    kept = {key: meta[key] for key in ("model", "overrides", "size")}
+    kept["trained_on"] = base_names("data", config["data"])
+    half = {key: x.half().contiguous() if x.is_floating_point() else x for key, x in state.items()}
+    write_file(file, save(half, {"rwkvlib": json.dumps(kept)}))
+    about = dict(weights=args.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
+    about |= dict(
+        numbers=sum(x.numel() for x in half.values()), config=config | {"data": base_names("data", config["data"])}
+    )
+    command = f"python experiments/starts/ship.py {args.run.name} {args.name}"
+    args.results.mkdir(parents=True, exist_ok=True)
+    result = about | dict(log=log, training=origin["provenance"], provenance=provenance(config["seed"], command))
+    write_result(args.results / f"{args.name}.json", result)
+    print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
