@@ -33,17 +33,17 @@ def main() -> None:
         json.loads((args.run / f"{name}.json").read_text(encoding="utf8")) for name in ("config", "log", "provenance")
     )
     file = args.weights / f"{args.name}.safetensors"
-    kept = {key: meta[key] for key in ("model", "overrides", "size")}
-    kept["trained_on"] = base_names("data", config["data"])
+    names, training = base_names("data", config["data"]), origin["provenance"]
+    for source, name in zip(config["data"], names, strict=True):  # where the pictures lay is nobody's matter
+        training["command"] = training["command"].replace(source, name)
+    kept = {key: meta[key] for key in ("model", "overrides", "size")} | dict(trained_on=names)
     half = {key: x.half().contiguous() if x.is_floating_point() else x for key, x in state.items()}
     write_file(file, save(half, {"rwkvlib": json.dumps(kept)}))
-    about = dict(weights=args.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
-    about |= dict(
-        numbers=sum(x.numel() for x in half.values()), config=config | {"data": base_names("data", config["data"])}
-    )
+    result = dict(weights=args.name, sha256=hashlib.sha256(file.read_bytes()).hexdigest(), bytes=file.stat().st_size)
+    result |= dict(numbers=sum(x.numel() for x in half.values()), config=config | {"data": names}, log=log)
     command = f"python experiments/starts/ship.py {args.run.name} {args.name}"
+    result |= dict(training=training, provenance=provenance(config["seed"], command))
     args.results.mkdir(parents=True, exist_ok=True)
-    result = about | dict(log=log, training=origin["provenance"], provenance=provenance(config["seed"], command))
     write_result(args.results / f"{args.name}.json", result)
     print(f"{file}: {file.stat().st_size / 2**20:.1f} MiB")
 
