@@ -6,6 +6,7 @@ import shutil
 import sys
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import attrgetter
 from pathlib import Path
 
 import torch.nn as nn
@@ -56,13 +57,14 @@ def released_name(name: str, model: nn.Module | None) -> str:
     """The name in `RELEASED` that one of `NAMES` has for a model of T, S or B, else a ValueError; others stay."""
     if name not in NAMES:
         return name
-    for size, known in CONFIGS.items():
-        if all(
-            getattr(getattr(model, "config", 0), x, None) == getattr(known, x) for x in ("depths", "dims", "expansions")
-        ):
+    sizes = attrgetter("depths", "dims", "expansions")
+    for size, config in CONFIGS.items():
+        if hasattr(model, "config") and sizes(model.config) == sizes(config):
             return f"{name}_{size}"
-    got = "no model" if model is None else f"{type(model).__name__} of other depths, dims or expansions"
-    raise ValueError(f"{name}: expected a model of RWKV-UNet T, S or B, or {name}_t, {name}_s, {name}_b, got {got}")
+    expected = (
+        f"{name}_t, {name}_s, {name}_b, or a model of RWKV-UNet with the depths, dims and expansions of T, S or B"
+    )
+    raise ValueError(f"{name}: expected {expected}, got {type(model).__name__}")
 
 
 def released_file(name: str) -> Path:
@@ -85,10 +87,8 @@ def released_file(name: str) -> Path:
                 write_file(record, json.dumps(about, indent=1) + "\n")
     expected, found = json.loads(record.read_text())["sha256"], sha256(file.read_bytes()).hexdigest()
     if found != expected:
-        raise ValueError(
-            f"{name}: {str(file)!r} is not what was first used: expected SHA-256 {expected}, got {found}; delete it, "
-            f"and it is fetched again, or delete {record.name!r}, and it is taken as it is"
-        )
+        remedy = f"delete it, and it is fetched again, or delete {record.name!r}, and it is taken as it is"
+        raise ValueError(f"{name}: {str(file)!r} has changed: expected SHA-256 {expected}, got {found}; {remedy}")
     return file
 
 
@@ -103,9 +103,8 @@ def _fetch(name: str, file: Path) -> None:
         raise ImportError(f'{name}: fetching it needs gdown: pip install "rwkvlib[weights]"; {by_hand}') from error
     print(TERMS.format(entry), file=sys.stderr)
     part = file.with_name(f".{file.name}.part") / file.name
-    shutil.rmtree(part.parent, ignore_errors=True)  # of a process that was killed
     try:
-        part.parent.mkdir()
+        part.parent.mkdir(exist_ok=True)  # it is there after a process that was killed
         there = gdown.download_folder(entry.folder, skip_download=True, quiet=True, timeout=60)
         ids = {Path(item.path).name: item.id for item in there}
         if not (found := [each for each in ids if each.lower() == file.name.lower()]):

@@ -115,7 +115,7 @@ def test_weights_are_fetched_once_with_bar_and_terms(drive, encoder, capfd):
 def test_a_file_that_has_changed_is_an_error_with_two_remedies(drive):
     file = released_file("imagenet_t")
     file.write_bytes(file.read_bytes()[:-1] + b"x")
-    with pytest.raises(ValueError, match=r"netT.pth' is not what was first used: expected SHA-256 \w{64}, got \w{64}"):
+    with pytest.raises(ValueError, match=r"netT.pth' has changed: expected SHA-256 \w{64}, got \w{64}"):
         released_file("imagenet_t")
     file.unlink()
     assert released_file("imagenet_t") == file and drive.asked == ["netT.pth"] * 2
@@ -183,9 +183,9 @@ def test_weights_of_another_size_are_refused(drive):
     with pytest.raises(ValueError, match=r"has shape \(.*\), expected"):
         load_encoder(create_model("rwkv_unet_s"), "imagenet_t")
     for model in (create_model("rwkv_unet_t", **TINY), create_model("unet")):
-        with pytest.raises(ValueError, match=r"imagenet: expected a model of RWKV-UNet T, S or B, or imagenet_t"):
+        with pytest.raises(ValueError, match=r"imagenet: expected imagenet_t, .* or a model of RWKV-UNet with"):
             load_encoder(model, "imagenet")
-    with pytest.raises(ValueError, match=r"authors_acdc: expected .* got no model"):
+    with pytest.raises(ValueError, match=r"authors_acdc: expected .* got NoneType"):
         load_checkpoint("authors_acdc")
 
 
