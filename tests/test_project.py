@@ -21,7 +21,7 @@ LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() i
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SETUP = (ROOT / "book/setup_cell.py").read_text().strip()
 
-EXTRAS = ("cpu", "train", "data", "teacher", "export", "book-plots", "book", "dev", "cuda")
+EXTRAS = ("cpu", "train", "data", "teacher", "weights", "export", "book-plots", "book", "dev", "cuda")
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

@@ -15,10 +15,11 @@ import torch.nn as nn
 from safetensors.torch import load, save
 
 from ..files import write_file, write_through
-from ..models import Encoder, LoadReport, RWKVUNet, load_official
+from ..models import Encoder, LoadReport, RWKVUNet, create_model, load_official
 from ..models.official import read_state, read_weights, without_prefixes
 from ..models.registry import BASELINES, model_for_weights
 from ..provenance import to_json
+from .released import NAMES, RELEASED, released_file, released_name
 
 
 def _weights(model: nn.Module, meta: dict, dtype: torch.dtype | None = None) -> bytes:
@@ -42,16 +43,20 @@ def save_checkpoint(path: str | Path, model: nn.Module, meta: dict, *, dtype: to
     write_file(Path(path), _weights(model, meta, dtype))
 
 
-SHIPPED = {"synthetic": "rwkv_unet_t_synthetic"}  # short names of weights that come with the library
+# Short names of weights that come with the library; weights/README.md is their card.
+SHIPPED = {"synthetic": "rwkv_unet_t_synthetic", "teacher": "rwkv_encoder_t_teacher"}
 
 
-def checkpoint_file(path: str | Path) -> Path:
-    """The file of weights that a path means: itself, the chosen weights of a run's folder, or of a name in `SHIPPED`.
+def checkpoint_file(path: str | Path, model: nn.Module | None = None) -> Path:
+    """The file of weights that a path means: itself, the chosen weights of a run's folder, or of a name in `SHIPPED` or
+    in `rwkvlib.engine.released`, whose short names need the model that takes the weights.
 
-    Raises: FileNotFoundError: neither.
+    Raises: FileNotFoundError: neither; or as `released_file`.
     """
     if str(path) in SHIPPED:
         return _shipped(SHIPPED[str(path)])
+    if str(path) in (*NAMES, *RELEASED):
+        return released_file(released_name(str(path), model))
     path = Path(path).expanduser()
     file = path / "model.safetensors" if path.is_dir() else path
     if not file.is_file():
@@ -75,12 +80,18 @@ def _read(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
     """The model, in float32 and eval mode, and the metadata of a file of `save_checkpoint`; of a run's folder, those of
-    its ``model.safetensors``.
+    its ``model.safetensors``; of a name in `RELEASED`, what the authors released.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the file is damaged, no such checkpoint, or lacks weights of its model.
     """
+    if str(path) in RELEASED:
+        entry = RELEASED[str(path)]
+        overrides = {"num_classes": entry.num_classes, "variant": "published"}
+        model = create_model(entry.model, **overrides)
+        report = load_official(model, released_file(str(path)))
+        return model, dict(model=entry.model, overrides=overrides, size=224, report=str(report))
     state, meta = _read(path)
     model = model_for_weights(meta["model"], meta["overrides"])
     try:
@@ -94,10 +105,12 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
     """Pretrained weights into a model of `create_model`: a file of this library's training or a released one.
 
     Args:
-        path: ``.safetensors`` of `save_checkpoint`, a run's folder, "synthetic" for the weights that come with the
-            library, or what `load_official` reads. Of an encoder, or of a whole network; where that has another number
-            of classes than `model`, its head stays as initialised, and the report says so. Other networks than
-            RWKV-UNet take weights of the same network only, by this library where the classes differ.
+        path: ``.safetensors`` of `save_checkpoint`, a run's folder, "synthetic" or "teacher" for weights that come with
+            the library, "imagenet", "authors_synapse" or "authors_acdc" for those that the authors released of a network
+            of the model's size (see `rwkvlib.engine.released`), or what `load_official` reads. Of an encoder, or of a
+            whole network; where that has another number of classes than `model`, its head stays as initialised, and
+            the report says so. Other networks than RWKV-UNet take weights of the same network only, by this library
+            where the classes differ.
         variant: of the operator; None: the one that the file's weights were trained with.
 
     Returns: what was loaded, what was left out and why, what stays as initialised.
@@ -105,8 +118,9 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
     Raises:
         ValueError: a key or a shape does not fit, or the file holds no weights; nothing is loaded then.
         FileNotFoundError, TypeError: no such file, no path.
+        ImportError, OSError: released weights could not be fetched; the message says what to put where.
     """
-    file = checkpoint_file(path)
+    file = checkpoint_file(path, model)
     state, metadata = read_weights(file)
     meta = json.loads(metadata.get("rwkvlib", "{}"))
     if not isinstance(model, (RWKVUNet, Encoder)):
@@ -158,12 +172,12 @@ def _head(meta: dict) -> set[str]:
 
 
 def load_pretrained(name: str) -> tuple[nn.Module, dict]:
-    """The model and metadata of weights that come with the library: ``rwkv_unet_t_synthetic`` (see its card)."""
-    folder = resources.files("rwkvlib") / "weights"
-    known = sorted(f.name.removesuffix(".safetensors") for f in folder.iterdir() if f.name.endswith(".safetensors"))
-    if name not in known:
-        raise ValueError(f"name: expected one of {known}, got {name!r}")
-    return load_checkpoint(_shipped(name))
+    """The model and metadata of weights that come with the library, ``rwkv_unet_t_synthetic`` (see its card), or that
+    the authors released, such as ``authors_synapse_b`` (a name in `rwkvlib.engine.released.RELEASED`)."""
+    known = [file for file in SHIPPED.values() if file.startswith("rwkv_unet_")]  # an encoder alone has no head
+    if name not in (*known, *RELEASED):
+        raise ValueError(f"name: expected one of {[*known, *RELEASED]}, got {name!r}")
+    return load_checkpoint(name if name in RELEASED else _shipped(name))
 
 
 def _shipped(name: str) -> Path:

@@ -171,7 +171,7 @@ def sweep(
             if s is not None
         }
         if config.pretrained:
-            hashes["pretrained"] = hashlib.sha256(checkpoint_file(config.pretrained).read_bytes()).hexdigest()
+            hashes["pretrained"] = hashlib.sha256(checkpoint_file(config.pretrained, model).read_bytes()).hexdigest()
         mean = {key: float(scores[key].mean()) for key in SCORES}
         about = dict(data_hash=hashes, mean=mean, weights=meta.get("metrics"), seconds=seconds, log=log)
         write_scores(out, name, scores, provenance=origin, config=recipe, **about)

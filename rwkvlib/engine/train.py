@@ -494,7 +494,7 @@ def initial_model(config: TrainConfig | FormulaConfig, accelerator: Accelerator)
     if config.pretrained:
         try:
             report = load_encoder(model, config.pretrained, config.overrides.get("variant"))
-        except (ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError, ImportError) as error:
             raise type(error)(f"pretrained: {str(error).removeprefix('path_or_state_dict: ')}") from error
         if report.variant:
             overrides["variant"] = report.variant

@@ -1,6 +1,7 @@
 """Weights in files: they come back as they were, with what tells where they are from."""
 
 import argparse
+import hashlib
 import json
 
 import numpy as np
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 
 from rwkvlib import create_model, load_checkpoint, load_official, load_pretrained
 from rwkvlib.__main__ import main
-from rwkvlib.engine.checkpoint import load_encoder, save_checkpoint, write_file
+from rwkvlib.bookkit import read_result
+from rwkvlib.engine.checkpoint import checkpoint_file, load_encoder, save_checkpoint, write_file
 from rwkvlib.models.registry import BASELINES
 from tests.conftest import TINY
 
@@ -125,9 +127,23 @@ def test_the_head_of_another_network_is_a_new_one_where_the_classes_differ(name,
         load_encoder(model, path.with_suffix(".pth"))
 
 
+def test_the_teachers_start_is_the_one_that_its_result_is_of():
+    model = create_model("rwkv_unet_t")
+    report = load_encoder(model, "teacher")
+    assert set(report.loaded) == {key for key in model.state_dict() if key.startswith("encoder.")}
+    assert not report.ignored and report.variant == "paper"
+    result = read_result("starts/rwkv_encoder_t_teacher")
+    assert hashlib.sha256(checkpoint_file("teacher").read_bytes()).hexdigest() == result["sha256"]
+    assert result["log"][-1]["explained"] > 0.4, "of the teacher's variance"
+    with pytest.raises(ValueError, match="has shape .* expected"):
+        load_encoder(create_model("rwkv_unet_s"), "teacher")
+
+
 def test_the_shipped_weights_have_a_name():
     assert load_pretrained("rwkv_unet_t_synthetic")[1]["model"] == "rwkv_unet_t"
-    with pytest.raises(ValueError, match=r"name: expected one of \['rwkv_unet_t_synthetic'\], got 'x'"):
+    with pytest.raises(
+        ValueError, match=r"name: expected one of \['rwkv_unet_t_synthetic', 'imagenet_t', .*\], got 'x'"
+    ):
         load_pretrained("x")
 
 
