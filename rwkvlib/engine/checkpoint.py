@@ -106,8 +106,8 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
 
     Args:
         path: ``.safetensors`` of `save_checkpoint`, a run's folder, "synthetic" or "teacher" for weights that come with
-            the library, "imagenet", "authors_synapse" or "authors_acdc" for those that the authors released of a network
-            of the model's size (see `rwkvlib.engine.released`), or what `load_official` reads. Of an encoder, or of a
+            the library, "imagenet", "authors_synapse" or "authors_acdc" for those that the authors released of the
+            model's size (see `rwkvlib.engine.released`), or what `load_official` reads. Of an encoder, or of a
             whole network; where that has another number of classes than `model`, its head stays as initialised, and
             the report says so. Other networks than RWKV-UNet take weights of the same network only, by this library
             where the classes differ.

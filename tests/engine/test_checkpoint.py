@@ -135,7 +135,7 @@ def test_the_teachers_start_is_the_one_that_its_result_is_of():
     result = read_result("starts/rwkv_encoder_t_teacher")
     assert hashlib.sha256(checkpoint_file("teacher").read_bytes()).hexdigest() == result["sha256"]
     assert result["log"][-1]["explained"] > 0.4, "of the teacher's variance"
-    with pytest.raises(ValueError, match="has shape .* expected"):
+    with pytest.raises(ValueError, match=r"has shape .* expected"):
         load_encoder(create_model("rwkv_unet_s"), "teacher")
 
 
