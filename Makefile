@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
-.PHONY: help install book serve test check-book plain check-colab links quality lint format bench notebooks lock clean
+.PHONY: help install book serve test check check-book plain check-colab links quality lint format bench notebooks lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -53,6 +53,15 @@ test: $(STAMP) ## run the tests and compare the notebooks' checked outputs
 	$(BIN)/python -m book execute
 	$(PYTEST) -p tests.replay --dist loadfile --no-loadscope-reorder tests --ignore=tests/pages $(NOTEBOOKS) \
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 --nbval-sanitize-with tests/nbval_sanitize.cfg
+
+# What fails most often and takes little time.
+QUICK = tests/layers tests/analysis tests/bookkit tests/data/test_files.py tests/data/test_items.py tests/models/test_model.py \
+  tests/models/test_registry.py tests/wkv/test_errors.py tests/wkv/test_masked.py tests/engine/test_config.py \
+  tests/engine/test_losses.py tests/engine/test_metrics.py tests/engine/test_schedules.py tests/test_files.py \
+  tests/test_imports.py tests/test_project.py
+
+check: lint ## lint and quick tests, before a commit
+	$(PYTEST) --dist loadfile -m "not slow" $(QUICK)
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
 	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) --dist loadgroup tests/pages
