@@ -13,7 +13,7 @@ import torch.nn as nn
 from filelock import FileLock  # a requirement of torch
 
 from ..files import write_file, write_through
-from ..models.config import CONFIGS
+from ..models.config import CONFIGS, ModelConfig
 from ..models.official import read_weights
 from ..wkv.cuda import cache_folder
 
@@ -57,9 +57,9 @@ def released_name(name: str, model: nn.Module | None) -> str:
     """The name in `RELEASED` that one of `NAMES` has for a model of T, S or B, else a ValueError; others stay."""
     if name not in NAMES:
         return name
-    sizes = attrgetter("depths", "dims", "expansions")
+    sizes, own = attrgetter("depths", "dims", "expansions"), getattr(model, "config", None)
     for size, config in CONFIGS.items():
-        if hasattr(model, "config") and sizes(model.config) == sizes(config):
+        if isinstance(own, ModelConfig) and sizes(own) == sizes(config):
             return f"{name}_{size}"
     expected = (
         f"{name}_t, {name}_s, {name}_b, or a model of RWKV-UNet with the depths, dims and expansions of T, S or B"
@@ -106,7 +106,7 @@ def _fetch(name: str, file: Path) -> None:
     try:
         part.parent.mkdir(exist_ok=True)  # it is there after a process that was killed
         there = gdown.download_folder(entry.folder, skip_download=True, quiet=True, timeout=60)
-        ids = {Path(item.path).name: item.id for item in there}
+        ids = {Path(item.path).name: item.id for item in there if not isinstance(item, str)}
         if not (found := [each for each in ids if each.lower() == file.name.lower()]):
             raise FileNotFoundError(f"{name}: expected {file.name} in {entry.folder}, got {sorted(ids)}; {by_hand}")
         gdown.download(id=ids[found[0]], output=str(part), timeout=60)
