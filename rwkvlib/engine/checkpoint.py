@@ -91,7 +91,7 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
         overrides: dict[str, Any] = {"num_classes": entry.num_classes, "variant": "published"}
         model = create_model(entry.model, **overrides)
         report = load_official(model, released_file(str(path)))
-        return model.eval(), dict(model=entry.model, overrides=overrides, size=224, report=str(report))
+        return model, dict(model=entry.model, overrides=overrides, size=224, report=str(report))
     state, meta = _read(path)
     model = model_for_weights(meta["model"], meta["overrides"])
     try:
