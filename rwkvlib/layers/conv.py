@@ -45,12 +45,12 @@ class LayerNorm2d(nn.Module):
 
 
 def tokens_from_map(x: Tensor) -> Tensor:
-    """(B, C, *shape) to (B, T, C), row-major; a view where the memory format is channels_last."""
+    """(B, C, ...) to (B, T, C), row-major; a view where the memory format is channels_last."""
     return x.flatten(2).transpose(1, 2)
 
 
 def map_from_tokens(x: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """(B, T, C) to (B, C, *shape): the inverse of `tokens_from_map`, a view (channels_last strides)."""
+    """(B, T, C) to (B, C, ...): the inverse of `tokens_from_map`, a view (channels_last strides)."""
     return x.transpose(1, 2).unflatten(2, shape)
 
 

@@ -228,7 +228,7 @@ def spatial_mixes(model):
         (dict(backend="scan"), lambda m: {mix.backend for mix in spatial_mixes(m)} == {"scan"}),
         (dict(in_channels=5), lambda m: next(m.parameters()).shape[1] == 5),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_overrides_build_models_that_learn(overrides, shows):
     torch.manual_seed(0)
