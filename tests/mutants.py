@@ -1,6 +1,6 @@
 """Break the project in known ways, one by one, and see which tests notice.
 
-    python tests/mutants.py                  all of them: about an hour on two cores
+    python tests/mutants.py                  all of them
     python tests/mutants.py --only NAME ...  some
     python tests/mutants.py --list           their names
 
