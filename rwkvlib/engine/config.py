@@ -32,6 +32,7 @@ class Recipe:
     num_classes: int = 1  # 1 for a binary mask, else the background counts as one
     size: int = 128  # height and width in pixels
     epochs: int = 30
+    steps: int = 0  # > 0: so many optimiser steps, in the place of epochs
     budget_seconds: float = 0  # > 0: also stop after so much wall-clock time, which the schedule then runs to
     batch_size: int = 16  # images of one optimiser step, over all processes and accumulated parts
     accumulate: int = 1  # parts that a process computes its batch in, one after the other
@@ -73,7 +74,16 @@ class Recipe:
         for name in ("size", "epochs", "batch_size", "accumulate", "num_classes"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        for name in ("budget_seconds", "weight_decay", "clip", "warmup_epochs", "validate_every", "save_every", "seed"):
+        for name in (
+            "steps",
+            "budget_seconds",
+            "weight_decay",
+            "clip",
+            "warmup_epochs",
+            "validate_every",
+            "save_every",
+            "seed",
+        ):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
         if not self.lr > 0:
@@ -196,7 +206,7 @@ TASKS: dict[str, type[TrainConfig | PretrainConfig | TeacherConfig | FormulaConf
     "formula": FormulaConfig,
 }
 # Fields that came later, with what they are in the recipes of older runs and results.
-ADDED = {"batchnorm_images": 0, "patience": 0.0, "labels": 1.0}
+ADDED = {"batchnorm_images": 0, "patience": 0.0, "labels": 1.0, "steps": 0}
 
 
 def with_added(held: dict, recipe: dict) -> dict:

@@ -88,12 +88,14 @@ def make_schedule(
         epochs: of the recipe; total_steps / steps_per_epoch where it is None. They differ where a number of iterations
             ends the run first.
 
-    Raises: ValueError for an unknown name and for numbers below 1.
+    Raises: ValueError for an unknown name, for steps below 1, and for epochs of 0 or less.
     """
     if name not in SCHEDULES:
         raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {name!r}")
     epochs = total_steps / steps_per_epoch if epochs is None and steps_per_epoch else epochs
-    for argument, value in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch), ("epochs", epochs)):
-        if value is None or value < 1:
+    for argument, value in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
+        if value < 1:
             raise ValueError(f"{argument}: expected at least 1, got {value}")
+    if not epochs > 0:
+        raise ValueError(f"epochs: expected more than 0, got {epochs}")
     return lambda step: SCHEDULES[name](step, total_steps, steps_per_epoch, epochs)

@@ -42,6 +42,7 @@ from .schedules import make_schedule
 
 # Fields that change no weight: a run may be resumed with others.
 FREE = ("data", "data_on", "num_workers", "save_every")
+LENGTH = ("epochs", "steps", "budget_seconds")
 PATIENCE = {"cuda": 20}  # steps from one look at the losses to the next, by kind of device; 1 on others
 SHARE = 0.25  # of a GPU's free memory that a set may take
 
@@ -91,10 +92,10 @@ class Progress:
 def differences(recipe: dict, held: dict) -> list[str]:
     """What keeps a run from going on by another recipe than its own, one line a field."""
     held = with_added(held, recipe)
-    free = (*FREE, "epochs", "budget_seconds") if recipe["schedule"] == held["schedule"] == "constant" else FREE
+    free = (*FREE, *LENGTH) if recipe["schedule"] == held["schedule"] == "constant" else FREE
     fields = [f for f in dict.fromkeys([*recipe, *held]) if f not in free and recipe.get(f) != held.get(f)]
     lines = [f"{f} is {held.get(f)!r} in the run and {recipe.get(f)!r} in the recipe" for f in fields]
-    if "epochs" in fields or "budget_seconds" in fields:
+    if set(LENGTH) & set(fields):
         lines.append(
             f"the schedule {held['schedule']!r} was planned for the run's length, and only 'constant' can be extended; "
             "a new run takes these weights as pretrained=FOLDER"
@@ -208,9 +209,9 @@ def fit(
     if config.batch_size > len(task.data):
         raise ValueError(f"batch_size: expected at most the {len(task.data)} training items, got {config.batch_size}")
     per_epoch = len(task.data) // config.batch_size
-    total, warmup = per_epoch * config.epochs, config.warmup_epochs * per_epoch
-    end = min(total, (stop_after or config.epochs) * per_epoch)
-    factor = make_schedule(config.schedule, total, per_epoch, config.epochs)
+    total, warmup = config.steps or per_epoch * config.epochs, config.warmup_epochs * per_epoch
+    end = min(total, stop_after * per_epoch) if stop_after else total
+    factor = make_schedule(config.schedule, total, per_epoch, None if config.steps else config.epochs)
 
     plain = task.model.to(accelerator.device, memory_format=torch.channels_last)
     average = None
@@ -531,8 +532,8 @@ def train(
             interruption, to the bit on a CPU where no ``budget_seconds`` ties the schedule to the clock. "previous"
             goes on from the checkpoint before the last one, where that is damaged. The data may lie elsewhere than
             before, but must be the same; ``num_workers`` and ``save_every`` may differ, and with the schedule
-            "constant" also ``epochs`` and ``budget_seconds``: so it can be extended.
-        stop_after: stop once this many of the recipe's epochs are done, to be resumed later.
+            "constant" also ``epochs``, ``steps`` and ``budget_seconds``: so it can be extended.
+        stop_after: stop once this many of the run's epochs are done, to be resumed later.
         command: the line that repeats the run, for ``provenance.json``; None: there is no such file.
 
     Returns:

@@ -204,6 +204,9 @@ def test_a_run_with_a_constant_rate_can_be_extended(tmp_path, recipe):
     train(recipe(schedule="constant", epochs=4), tmp_path / "b", progress=False)
     assert_same_end(tmp_path / "b", tmp_path / "a")
     assert json.loads((tmp_path / "a" / "config.json").read_text())["epochs"] == 4
+    train(recipe(schedule="constant", epochs=4, steps=9), tmp_path / "a", resume=True, progress=False)
+    train(recipe(schedule="constant", steps=9), tmp_path / "c", progress=False)
+    assert_same_end(tmp_path / "c", tmp_path / "a")
 
 
 @pytest.fixture

@@ -75,3 +75,6 @@ def test_a_schedule_names_bad_input():
         make_schedule("cosine", 10, 0, 2)
     with pytest.raises(ValueError, match="total_steps: expected at least 1, got 0"):
         make_schedule("cosine", 0, 5, 2)
+    with pytest.raises(ValueError, match="epochs: expected more than 0, got 0"):
+        make_schedule("cosine", 10, 5, 0)
+    assert make_schedule("cosine", 2, 5)(2) == pytest.approx(0), "a run may be shorter than an epoch"

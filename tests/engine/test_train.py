@@ -157,6 +157,17 @@ def test_a_budget_ends_the_run_and_the_schedule_with_it(tmp_path, recipe, clock)
     assert again == log, "time that was spent before counts"
 
 
+def test_a_number_of_steps_ends_the_run_and_the_schedule_with_it(tmp_path, recipe):
+    log = train(recipe(epochs=50, steps=5, validate_every=2), tmp_path / "a", progress=False)
+    assert [row["step"] for row in log] == [2, 4, 5] and log[-1]["epoch"] == 2.5
+    assert log[-1]["lr"] == pytest.approx(4e-9), "the schedule has come to its end"
+    train(recipe(epochs=3), tmp_path / "epochs", progress=False)
+    train(recipe(steps=6), tmp_path / "steps", progress=False)
+    assert (tmp_path / "epochs" / "log.json").read_text().count('"step"') == 3
+    of_epochs, of_steps = (load_state(states(tmp_path / run)[-1])[0] for run in ("epochs", "steps"))
+    assert all(torch.equal(x, of_steps[key]) for key, x in of_epochs.items())
+
+
 def test_the_warm_up_rises_to_the_schedule(tmp_path, recipe):
     log = train(recipe(schedule="constant", warmup_epochs=2, validate_every=1), tmp_path, progress=False)
     np.testing.assert_allclose([row["lr"] for row in log], [0.25e-3, 0.5e-3, 0.75e-3, 1e-3, 1e-3, 1e-3])

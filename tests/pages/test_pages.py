@@ -233,6 +233,25 @@ def test_page_keeps_to_wcag(visit):
         assert not quality.violations(page)
 
 
+@pytest.mark.parametrize("where", ["in the light", "under a dark box", "in an open list"])
+def test_one_faint_word_of_code_is_found(where, browser):
+    """Of equal words only the first is looked at: not one that is hidden, nor one on another ground."""
+    word = "<span class=k>def</span>"
+    faint = {
+        "in the light": "<span class=c>def</span>",
+        "under a dark box": f"<div style='background: #333'>{word}</div>",
+        "in an open list": "<details><span class=c>hidden</span></details><span class=c>shown</span>",
+    }[where]
+    page = browser.new_page()
+    style = "<style>pre {background: #fff} .k {color: #222} .c {color: #eee}</style>"
+    head = f"<html lang=en><head><title>Words</title>{style}</head><body><main><h1>Words</h1><pre>"
+    page.set_content(head + 3 * word)
+    assert not quality.violations(page)
+    page.set_content(head + 3 * word + faint + word)
+    assert [found.split()[0] for found in quality.violations(page)] == ["color-contrast"]
+    page.close()
+
+
 @pytest.fixture(scope="module")
 def served(built_book):
     """The address of the book on this machine: a page opened as a file may not read the pages that a search shows."""
