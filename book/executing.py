@@ -117,11 +117,17 @@ def model_order(shown: str, state: dict) -> list[str]:
     return order
 
 
+def sources_hash(notebook) -> str:
+    """Returns what an executed notebook holds as ``executed``: the hash of its code, but for the setup cell."""
+    code = [c.source for c in notebook.cells if c.cell_type == "code" and "setup" not in c.metadata.get("tags", [])]
+    return hashlib.sha256(json.dumps(code).encode()).hexdigest()[:16]
+
+
 def normalise(notebook):
     """Returns `notebook` (nbformat 4) as it is committed: no timestamps, editor settings, or random widget names."""
     import nbformat
 
-    kept = ("kernelspec", "language_info", "widgets", "mystnb", "title", "authors")
+    kept = ("kernelspec", "language_info", "widgets", "mystnb", "title", "authors", "executed")
     notebook.metadata = nbformat.from_dict({k: v for k, v in notebook.metadata.items() if k in kept})
     notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     notebook.metadata["language_info"] = {"name": "python"}  # the minor version differs between readers
@@ -176,6 +182,7 @@ def execute_notebook(path: Path, timeout: int = TIMEOUT) -> float:
         record_timing=False,
     )
     client.execute()
+    notebook.metadata["executed"] = sources_hash(notebook)
     write_file(path, nbformat.writes(normalise(notebook)) + "\n")
     return time.perf_counter() - start
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -75,11 +77,12 @@ def find_tool(name: str) -> str:
 
 @pytest.fixture(scope="session")
 def require_package():
-    """A function from a module's name, or None and what is missing: skips or fails without it, as `require_tool`."""
+    """A function from a module's name to the module, or from None and what is missing: skips or fails without it, as
+    `require_tool`."""
 
-    def require(name: str | None, missing: str = "") -> None:
+    def require(name: str | None, missing: str = "") -> ModuleType | None:
         if name and importlib.util.find_spec(name.split(".")[0]) and importlib.util.find_spec(name):
-            return
+            return importlib.import_module(name)
         message = missing or f"needs the module {name}, which is not installed"
         if STRICT and sys.platform == "linux":
             pytest.fail(f"{message} (RWKVLIB_STRICT is set)")

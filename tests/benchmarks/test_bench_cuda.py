@@ -102,8 +102,8 @@ def test_textbook_kernel_equals_oracle(shape, w, k, host_kernels):
         assert_near(a, b, 1e-4, f"gradient of {name}")
 
 
-def test_textbook_kernel_compiles_for_hopper():
-    pytest.importorskip("cuda.core")
+def test_textbook_kernel_compiles_for_hopper(require_package):
+    require_package("cuda.core")
     cubin = bench.compile_textbook("sm_90")
     assert cubin[:4] == b"\x7fELF"
     assert b"textbook_forward" in cubin and b"textbook_backward" in cubin
@@ -341,8 +341,8 @@ def test_model_cases_come_in_order_of_importance():
 
 
 @pytest.mark.parametrize("name", bench.BASELINES)
-def test_baselines_take_a_training_step(name, monkeypatch):
-    pytest.importorskip("monai")
+def test_baselines_take_a_training_step(name, require_package, monkeypatch):
+    require_package("monai")
     case = bench.ModelCase(name, 64, "bfloat16", "eager", "training")
     assert bench.measure_model(case, 2, CpuClock(), CPU)["images_per_s"] > 0
 

@@ -59,8 +59,8 @@ def test_the_second_of_two_calls_is_timed(bench, monkeypatch):
     assert bench.second_call(lambda: calls.append(1)) == 2.5 and len(calls) == 2
 
 
-def test_the_exported_file_is_timed_compared_and_used_again(bench, monkeypatch, tmp_path):
-    pytest.importorskip("onnxscript", reason="needs onnxscript")
+def test_the_exported_file_is_timed_compared_and_used_again(bench, require_package, monkeypatch, tmp_path):
+    require_package("onnxscript")
     options = ["--sizes", "32", "--models", "unet", "--onnx", "unet", "--repeats", "1", "--threads", "1"]
     options += ["--files", str(tmp_path / "files")]
     for name in ("a.json", "b.json"):

@@ -162,8 +162,8 @@ def test_fractions_are_no_labels():
 
 
 @pytest.fixture
-def nibabel():
-    return pytest.importorskip("nibabel")
+def nibabel(require_package):
+    return require_package("nibabel")
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4), (6, 5, 4, 1), (6, 5, 4, 1, 1), (6, 5)])

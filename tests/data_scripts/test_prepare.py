@@ -281,8 +281,8 @@ def test_ct_is_windowed_relabelled_and_turned(trees, tmp_path):
     )
 
 
-def test_transunet_arrays_are_accepted(tmp_path, knows_only):
-    h5py = pytest.importorskip("h5py")
+def test_transunet_arrays_are_accepted(tmp_path, knows_only, require_package):
+    h5py = require_package("h5py")
     knows_only(["0005", "0001"])
     raw = tmp_path / "raw"
     (raw / "train_npz").mkdir(parents=True)
@@ -360,7 +360,8 @@ def test_a_bad_volume_is_left_out_whole(kind, tmp_path, knows_only):
 
 def one_volume(folder, knows_only, label=None, affine=None):
     """A raw tree of one volume, with another label or another place of it."""
-    nibabel = pytest.importorskip("nibabel")
+    import nibabel
+
     knows_only(["0001"])
     image, own = ct(3, 1)
     save_nifti(image, folder / "img/img0001.nii.gz", (0.7, 0.8, 3.0))

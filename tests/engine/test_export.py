@@ -26,9 +26,9 @@ def moved(model):
 
 # S and B differ from T in widths and depths: one block with attention in a stage has all that is to be exported.
 @pytest.mark.parametrize(("size", "overrides"), [("t", {}), ("s", SHALLOW), ("b", SHALLOW)])
-def test_the_file_gives_the_models_logits_for_any_batch(size, overrides, tmp_path):
-    pytest.importorskip("onnxscript", reason="needs onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+def test_the_file_gives_the_models_logits_for_any_batch(size, overrides, require_package, tmp_path):
+    require_package("onnxscript")
+    onnxruntime = require_package("onnxruntime")
     torch.manual_seed(0)
     model = moved(create_model(f"rwkv_unet_{size}", **overrides))
     pixels = 32  # the time grows with the number of sums that are written out
@@ -43,10 +43,10 @@ def test_the_file_gives_the_models_logits_for_any_batch(size, overrides, tmp_pat
         np.testing.assert_allclose(logits, expected.numpy(), atol=1e-4)
 
 
-def test_a_rectangle_of_one_channel_in_an_older_opset_gives_the_models_logits(tmp_path):
-    onnx = pytest.importorskip("onnx", reason="needs onnx")
-    pytest.importorskip("onnxscript", reason="needs onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+def test_a_rectangle_of_one_channel_in_an_older_opset_gives_the_models_logits(require_package, tmp_path):
+    onnx = require_package("onnx")
+    require_package("onnxscript")
+    onnxruntime = require_package("onnxruntime")
     torch.manual_seed(0)
     model = moved(create_model("rwkv_unet_t", in_channels=1, num_classes=2, **SMALL))
     path = export_onnx(model, tmp_path / "model.onnx", (48, 16), opset_version=18)

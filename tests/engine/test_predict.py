@@ -168,8 +168,8 @@ def test_overlays_colour_the_classes_and_nothing_else(tmp_path):
 
 
 @pytest.fixture
-def nibabel():
-    return pytest.importorskip("nibabel")
+def nibabel(require_package):
+    return require_package("nibabel")
 
 
 # Axes of a file to the patient's left or right, back or front, head or feet; and one with the slices first.
@@ -197,8 +197,8 @@ def test_a_volumes_mask_lies_on_its_own_grid(nibabel, tmp_path, affine, as_store
     assert len(list((tmp_path / "out" / "ct_overlay").iterdir())) == slices
 
 
-def test_a_volume_is_seen_as_it_is_prepared_for_training(nibabel, tmp_path):
-    volumes = pytest.importorskip("data_scripts.volumes")
+def test_a_volume_is_seen_as_it_is_prepared_for_training(nibabel, require_package, tmp_path):
+    volumes = require_package("data_scripts.volumes")
     values = np.random.default_rng(0).normal(0, 300, (9, 8, 7))
     file = tmp_path / "a.nii"
     nibabel.save(nibabel.Nifti1Image(values, AFFINES[3]), file)

@@ -19,9 +19,13 @@ from rwkvlib.engine.released import RELEASED, released_file, weights_folder
 from rwkvlib.engine.train import train
 from tests.conftest import TINY
 
-gdown = pytest.importorskip("gdown")
 ENCODERS = RELEASED["imagenet_t"].folder.rpartition("/")[2]
 BY_HAND = rf"by hand: get netT\.pth from https://drive\.google\.com/drive/folders/{ENCODERS}, put it at '.*netT\.pth'"
+
+
+@pytest.fixture(autouse=True)
+def gdown(require_package):
+    return require_package("gdown")
 
 
 class Drive(ThreadingHTTPServer):
@@ -127,7 +131,7 @@ def test_a_file_that_has_changed_is_an_error_with_two_remedies(drive):
     assert released_file("imagenet_t") == file
 
 
-def test_what_does_not_come_whole_leaves_nothing(drive, monkeypatch):
+def test_what_does_not_come_whole_leaves_nothing(drive, gdown, monkeypatch):
     drive.held_back = 1000
     with pytest.raises(ConnectionError, match=rf"imagenet_t: could not be fetched \(.*incomplete.*\); {BY_HAND}"):
         released_file("imagenet_t")
