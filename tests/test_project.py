@@ -186,7 +186,7 @@ def test_notebook_is_committed_executed(path):
 
 @each_notebook
 def test_notebook_has_the_outputs_of_its_code(path):
-    """A cell that was edited afterwards shows what it no longer computes, and nbval compares the checked cells alone."""
+    """A cell that is edited afterwards shows what it no longer computes, and nbval compares the checked ones alone."""
     notebook = nbformat.read(path, as_version=4)
     assert notebook.metadata.get("executed") == sources_hash(notebook), f"run: make notebooks NB=notebooks/{path.name}"
 

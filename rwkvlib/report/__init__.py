@@ -16,6 +16,7 @@ from .figures import (
     protocol_figure,
     scores_figure,
     seeds_figure,
+    starts_figure,
 )
 from .reading import (
     FALLEN,
@@ -33,9 +34,12 @@ from .reading import (
 )
 from .tables import (
     ABLATIONS,
+    ARMS,
     KEYS,
     NETWORKS,
     PAPER,
+    PRIMARY,
+    STARTS_SETS,
     TABLES,
     UNITS,
     ablations,
@@ -52,6 +56,8 @@ from .tables import (
     protocol,
     scores,
     split_effect,
+    starts,
+    starts_comparisons,
     training,
     transfer,
     transfer_comparisons,
@@ -62,6 +68,7 @@ from .writing import (
 
 __all__ = [
     "ABLATIONS",
+    "ARMS",
     "COLOURS",
     "FALLEN",
     "FIGURES",
@@ -71,8 +78,10 @@ __all__ = [
     "NETWORKS",
     "OTHER_SETS",
     "PAPER",
+    "PRIMARY",
     "PUBLISHED",
     "SETS",
+    "STARTS_SETS",
     "TABLES",
     "UNITS",
     "ablations",
@@ -103,6 +112,9 @@ __all__ = [
     "scores_figure",
     "seeds_figure",
     "split_effect",
+    "starts",
+    "starts_comparisons",
+    "starts_figure",
     "training",
     "transfer",
     "transfer_comparisons",

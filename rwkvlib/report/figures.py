@@ -11,7 +11,10 @@ from ..bookkit.style import PALETTE
 from .reading import MODELS, SETS, curves, long_range_runs, runs
 from .tables import (
     ABLATIONS,
+    ARMS,
     NETWORKS,
+    PRIMARY,
+    STARTS_SETS,
     ablations,
     by_seed,
     comparisons,
@@ -19,6 +22,7 @@ from .tables import (
     protocol,
     scores,
     split_effect,
+    starts_comparisons,
     transfer_comparisons,
 )
 
@@ -40,6 +44,24 @@ def longer_figure() -> Figure:
             ax.plot(log["seconds"] / 60, log["dice"], style, color=COLOURS[r.model], label=label)
     ax.set(xlabel="minutes of training, validation included", ylabel="Dice on validation", ylim=(0, 1), xlim=(0, None))
     fig.legend(loc="outside upper center", ncols=2, fontsize=8)
+    return fig
+
+
+def starts_figure(which: str = "D1") -> Figure:
+    """One of the differences of `PRIMARY` on each set that has it, with its interval."""
+    import matplotlib.pyplot as plt
+
+    found = starts_comparisons()
+    found = found[found["which"] == which]
+    first, second = (ARMS[arm] for arm in PRIMARY[which])
+    fig, ax = plt.subplots(figsize=(5, 0.9 + 0.38 * len(found)))
+    for i, row in enumerate(found.itertuples()):
+        ax.plot([row.low, row.high], [-i, -i], color=PALETTE["blue"])
+        ax.plot(row.difference, -i, "o", color=PALETTE["blue"])
+    ax.axvline(0, color=PALETTE["grey"], linewidth=1)
+    ax.set_yticks([-i for i in range(len(found))], [STARTS_SETS[s] for s in found["set"]])
+    ax.set(xlabel=f"Dice of {first}, less that of {second}")
+    ax.grid(axis="y", visible=False)
     return fig
 
 

@@ -17,7 +17,10 @@ SETS = {
     "kvasir": "Kvasir-SEG",
     "busi": "BUSI",
 }
-OTHER_SETS = {"acdc": "ACDC"}  # of which there are runs, but no place in the tables of the five splits
+OTHER_SETS = {
+    "isic": "ISIC 2017",
+    "acdc": "ACDC",
+}  # of which there are runs, but no place in the tables of the five splits
 MODELS = {"t": "RWKV-UNet-T", "unet": "U-Net"}
 # The published code's rules of scoring were called "paper" in files of before version 0.2.
 PUBLISHED = {f"{s}_paper{size}": f"{s}_published{size}" for s in ("dice", "hd95") for size in ("", "_own_size")}

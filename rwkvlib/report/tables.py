@@ -10,7 +10,7 @@ from __future__ import annotations
 import pandas as pd
 
 from ..bookkit.results import find_result, read_result
-from .reading import MODELS, SETS, cases, long_range_runs, runs, transferred
+from .reading import MODELS, OTHER_SETS, SETS, cases, long_range_runs, runs, transferred
 
 # The paper's columns; its split of CVC-ClinicDB is not published, and by image in the literature.
 PAPER = {"glas": "glas", "cvc_image": "cvc_clinicdb", "kvasir": "kvasir_seg", "busi": "busi"}
@@ -40,6 +40,26 @@ NETWORKS = {
     "basic_unet_plus_plus": "U-Net++",
     "swin_unetr": "SwinUNETR",
     "dyn_unet": "DynUNet",
+}
+
+# A network and what it starts from, by the names of experiments/starts.
+ARMS = {
+    "t_random": "T, random",
+    "t_formula": "T, formula",
+    "t_teacher": "T, teacher",
+    "unet_random": "U-Net, random",
+    "unet_formula": "U-Net, formula",
+    "lite0": "Lite0-U-Net",
+}
+STARTS_SETS = SETS | {"isic": OTHER_SETS["isic"]}
+# What the plan there asks, each on every set: an arm, and the one that it is compared with.
+PRIMARY = {
+    "D1": ("t_teacher", "t_random"),
+    "D2": ("t_formula", "t_random"),
+    "D3": ("t_teacher", "unet_formula"),
+    "D4": ("t_teacher", "lite0"),
+    "D5": ("unet_formula", "unet_random"),
+    "D6": ("t_random", "unet_random"),
 }
 
 
@@ -297,6 +317,37 @@ def long_range_comparisons() -> pd.DataFrame:
     return found.rename(columns={"seeds": "runs"}).assign(p=p, p_holm=holm(p))
 
 
+def starts() -> pd.DataFrame:
+    """Mean Dice on each set of each network and start; steps of a run."""
+    found = _means(cases("starts/ten_minutes"), ["set", "model"], "dice")
+    steps = runs("starts/ten_minutes").groupby(["set", "model"])["steps"].first()
+    found["steps"] = [steps[key] for key in zip(found["set"], found["model"], strict=True)]
+    order = {"set": [*STARTS_SETS], "model": [*ARMS]}
+    return found.sort_values(["set", "model"], key=lambda c: c.map(order[c.name].index), ignore_index=True)
+
+
+def starts_comparisons() -> pd.DataFrame:
+    """The differences of `PRIMARY` on each set where both arms have the same seeds. The tests belong to one family:
+    their corrected p is given when all of it is there, and no sooner."""
+    from ..analysis import holm
+
+    table = cases("starts/ten_minutes")
+    seeds = table.groupby(["set", "model"])["seed"].unique().map(frozenset)
+    parts = []
+    for which, arms in PRIMARY.items():
+        pair = table[table["model"].isin(arms)]
+        ready = [s for s in STARTS_SETS if (s, arms[0]) in seeds and seeds[s, arms[0]] == seeds.get((s, arms[1]))]
+        if ready:
+            found = _compared(pair[pair["set"].isin(ready)], "set", "dice", *arms)
+            parts.append(found.assign(which=which, first=arms[0], second=arms[1]))
+    found = pd.concat(parts)
+    whole = len(found) == len(PRIMARY) * len(STARTS_SETS)
+    found["p_holm"] = holm(found["p"]) if whole else float("nan")
+    found["found"] = (found["p_holm"] < 0.05) & ((found["low"] > 0) | (found["high"] < 0))
+    order = {"which": [*PRIMARY], "set": [*STARTS_SETS]}
+    return found.sort_values(["which", "set"], key=lambda c: c.map(order[c.name].index), ignore_index=True)
+
+
 def efficiency() -> pd.DataFrame:
     """Counts, latency and memory of one image on a CPU, by network and size; latency also as a multiple of the U-Net's
     at the same size."""
@@ -320,6 +371,8 @@ TABLES = {
     "training": training,
     "runs": lambda: runs("reproduction"),
     "efficiency": efficiency,
+    "starts": starts,
+    "starts_comparisons": starts_comparisons,
     "ablations": ablations,
     "by_seed": lambda: by_seed().reset_index(),
     "interaction": interaction,

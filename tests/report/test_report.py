@@ -227,6 +227,44 @@ def test_an_unknown_set_is_named(invented):
         report.runs("reproduction")
 
 
+def write_starts(root, sets, arms, failed=()):
+    """T is worth 0.1 more with the teacher; a U-Net's run of 30 images differs by image alone."""
+    gain = {"t_random": 0, "t_formula": 0, "t_teacher": 0.1, "unet_random": 0.05, "unet_formula": 0.05, "lite0": 0.1}
+    for data in sets:
+        base = np.random.default_rng(len(data)).uniform(0.4, 0.7, 30)
+        for arm in arms:
+            for seed in range(2):
+                if (data, arm, seed) in failed:
+                    continue
+                cases = pd.DataFrame({"name": [str(i) for i in range(30)], "class": 1, "dice": base + gain[arm]})
+                cases["dice"] += np.random.default_rng([len(arm), seed]).normal(0, 0.01, 30)
+                write_run(root / "starts/ten_minutes", f"{data}_{arm}_{seed}", cases, steps=430)
+
+
+def test_starts_are_compared_where_both_arms_have_the_same_seeds(invented):
+    (invented / "starts").mkdir()
+    write_starts(invented, ["glas", "busi"], ["t_random", "t_teacher", "lite0"], failed=[("busi", "lite0", 1)])
+    means = report.starts().set_index(["set", "model"])
+    assert len(means) == 6 and (means["steps"] == 430).all() and means.loc["busi", "lite0"]["runs"] == 1
+    found = report.starts_comparisons().set_index(["which", "set"])
+    assert list(found.index) == [("D1", "glas"), ("D1", "busi"), ("D4", "glas")]
+    assert found.loc["D1", "difference"].between(0.09, 0.11).all() and found.loc["D4", "difference"].abs().max() < 0.01
+    assert found["p"].notna().all() and found["p_holm"].isna().all() and not found["found"].any()
+    assert len(report.starts_figure().axes[0].get_yticklabels()) == 2
+
+
+def test_all_starts_together_are_one_family_of_tests(invented):
+    (invented / "starts").mkdir()
+    write_starts(invented, report.STARTS_SETS, report.ARMS)
+    found = report.starts_comparisons()
+    assert len(found) == 36 and (found["p_holm"] >= found["p"]).all()
+    assert (found["p_holm"].min() == 36 * found["p"].min()) and set(found.loc[found["found"], "which"]) == {
+        "D1",
+        "D3",
+        "D6",
+    }
+
+
 def test_all_is_written(invented, tmp_path):
     written = report.write_report(tmp_path / "report")
     assert {p.name for p in written} == {p.name for p in (tmp_path / "report").iterdir()}
