@@ -14,7 +14,7 @@ from rwkvlib.engine.sweep import read_table
 
 FOLDER = Path(__file__).resolve().parents[2] / "experiments/starts"
 TABLES = {path.stem: read_table(path) for path in sorted(FOLDER.glob("*.yaml"))}
-SPLITS = ("glas", "kvasir", "busi", "cvc_image", "cvc_video", "isic")
+SPLITS = ("glas", "kvasir", "busi", "cvc_image", "cvc_sequence", "isic")
 ARMS = ("t_random", "t_formula", "t_teacher", "unet_random", "unet_formula", "lite0")
 
 
