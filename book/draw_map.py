@@ -29,6 +29,7 @@ CHAPTERS = {
     "ablations": "14_ablations",
     "seeing": "15_seeing",
     "home": "16_at_home",
+    "starts": "17_pretraining",
 }
 
 
@@ -110,13 +111,14 @@ def draw() -> str:
     parts.append(box(575, 552, 155, 50, ["Audit", "as published"], "mix", "audit"))
     parts.append(arrow((300, 552), (300, y + 61)))
     last = [
+        (["Starts", "pretrained"], "starts"),
         (["Training", "loss to mask"], "training"),
         (["Reproduction", "how sure"], "reproduction"),
         (["Ablations", "part by part"], "ablations"),
         (["Seeing", "when trained"], "seeing"),
         (["At home", "your images"], "home"),
     ]
-    parts += [box(14 + 149 * i, 628, 136, 50, lines, "plain", chapter) for i, (lines, chapter) in enumerate(last)]
+    parts += [box(14 + 124 * i, 628, 112, 50, lines, "plain", chapter) for i, (lines, chapter) in enumerate(last)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" class="architecture-map" role="group" '
         'aria-label="Architecture map of RWKV-UNet: every box leads to its chapter">\n'

@@ -7,7 +7,7 @@ import sys
 
 if importlib.util.find_spec("rwkvlib") is None:
     source = "git+https://github.com/rwkv-unet-book/rwkv-unet-book@v0.1.0"
-    source = f"rwkvlib[cpu,cuda,train,export,book-plots] @ {source}"
+    source = f"rwkvlib[cpu,cuda,train,export,teacher,book-plots] @ {source}"
     torch = [f"torch=={importlib.metadata.version('torch')}"] if importlib.util.find_spec("torch") else []
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source, *torch], check=True)
 
