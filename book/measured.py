@@ -100,6 +100,17 @@ def synthetic_model(root: Path) -> dict[str, str]:
     }
 
 
+def teacher(root: Path) -> dict[str, str]:
+    """Returns what the shipped start took, and how much of its teacher it explains."""
+    last = result(root, "starts/rwkv_encoder_t_teacher")["log"][-1]
+    first, second, third = (f"{last[f'explained_{stride}']:.2f}" for stride in (8, 16, 32))
+    return {
+        "teacher_steps": f"{last['step']:,}",
+        "teacher_hours": f"{last['seconds'] / 3600:.1f}",
+        "teacher_explained": f"{first}, {second} and {third}",
+    }
+
+
 def audits(root: Path) -> dict[str, str]:
     """Returns what the leakage audits of the real sets found."""
     texts = {}
@@ -183,4 +194,5 @@ def latency(root: Path) -> dict[str, str]:
 
 def numbers(root: Path = ROOT) -> dict[str, str]:
     """Returns the text of every name that the pages may use."""
-    return times(root) | synthetic_model(root) | audits(root) | experiments(root) | intervals(root) | latency(root)
+    measured = (times, synthetic_model, teacher, audits, experiments, intervals, latency)
+    return {name: text for part in measured for name, text in part(root).items()}

@@ -71,7 +71,7 @@ def read_table(path: str | Path, settings: Sequence[str] = ()) -> dict[str, tupl
         seeds: [0, 1, 2]           # of every run
         budget_seconds: 240        # of training, of every run
         test: test                 # the split that is scored; default test
-        common: {validate_every: 25}   # fields of the recipe, of every run
+        common: {pretrained: null, validate_every: 25}   # fields of the recipe, of every run
         runs:
           glas_t: {config: ../configs/glas_fast.yaml, data: glas.zip}   # and any fields of the recipe
           glas_unet: {config: ../configs/glas_fast.yaml, data: glas.zip, model: unet, overrides: {norm: batch}}

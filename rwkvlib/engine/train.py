@@ -496,7 +496,8 @@ def initial_model(config: TrainConfig | FormulaConfig, accelerator: Accelerator)
         try:
             report = load_encoder(model, config.pretrained, config.overrides.get("variant"))
         except (ValueError, TypeError, OSError, ImportError) as error:
-            raise type(error)(f"pretrained: {str(error).removeprefix('path_or_state_dict: ')}") from error
+            message = str(error).removeprefix("path_or_state_dict: ")
+            raise type(error)(f"pretrained: {message}; pretrained=null starts from random weights") from error
         if report.variant:
             overrides["variant"] = report.variant
         accelerator.print(f"pretrained={config.pretrained}: {report}")

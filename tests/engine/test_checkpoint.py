@@ -265,7 +265,11 @@ def test_what_is_no_checkpoint_is_named_in_one_line(name, unet, tmp_path):
 def test_the_command_names_the_field_and_what_the_file_is(tmp_path, write_recipe, capsys):
     path = write_recipe()
     (tmp_path / "page.pth").write_text("<html>Sign in</html>")
-    for setting, message in ((tmp_path / "page.pth", "is a web page"), ("nowhere.pth", "no file 'nowhere.pth'")):
+    for setting, message in (
+        (tmp_path / "page.pth", "is a web page"),
+        ("nowhere.pth", "no file 'nowhere.pth'"),
+        ("teacher", "pretrained=null starts from random weights"),  # of another size
+    ):
         with pytest.raises(SystemExit) as caught:
             main(["train", str(path), f"pretrained={setting}", f"out={tmp_path / 'run'}"])
         error = capsys.readouterr().err

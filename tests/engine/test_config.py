@@ -24,7 +24,7 @@ def test_every_set_has_a_recipe_and_a_fast_one():
         ("acdc", dict(size=224, batch_size=24, lr=1e-3, weight_decay=1.5e-4, epochs=30, num_classes=4, choose="best")),
         ("acdc", dict(validate_every=100)),
         ("busi", dict(size=256, num_classes=1)),
-        ("glas_fast", dict(size=128, num_classes=1, model="rwkv_unet_t", assumed=())),
+        ("glas_fast", dict(size=128, num_classes=1, model="rwkv_unet_t", pretrained="teacher", assumed=())),
         ("synapse_fast", dict(size=128, num_classes=9, choose="last")),
         ("pretrain_imagenet", dict(epochs=300, batch_size=1024, lr=3e-3, weight_decay=0.05, warmup_epochs=20)),
         ("pretrain_imagenet", dict(label_smoothing=0.1, ema=0.9998, clip=5.0)),
@@ -46,11 +46,15 @@ def test_what_the_paper_does_not_publish_is_marked():
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains(name, tmp_path, capsys):
     tiny = ["overrides.depths=[1, 1, 2, 2]", "overrides.dims=[8, 8, 16, 16]"]
-    small = ["data=synthetic:4", "size=32", "epochs=1", "batch_size=4", *tiny]
+    small = ["data=synthetic:4", "size=32", "epochs=1", "batch_size=4"]
     config = load_config(CONFIGS / f"{name}.yaml", small)
+    if config.pretrained is None:
+        config = load_config(CONFIGS / f"{name}.yaml", small + tiny)
     (row,) = train(config, tmp_path)  # with its progress, as that prints the recipe
     assert row["step"] == 1 and row["loss"] > 0 and ("dice" in row) == (config.validation is not None)
-    assert ("(assumed, not published)" in capsys.readouterr().out) == bool(config.assumed)
+    said = capsys.readouterr().out
+    assert ("(assumed, not published)" in said) == bool(config.assumed)
+    assert ("pretrained=teacher: loaded 231 tensors" in said) == name.endswith("_fast")
 
 
 def test_settings_win_over_the_file_and_take_the_fields_type(write_recipe):
