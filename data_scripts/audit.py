@@ -153,7 +153,7 @@ def summary(result: dict[str, Any]) -> str:
                 f"{kind} foregrounds: {', '.join(f'{name} {found:.2%}' for name, found in result[kind])}"
                 for kind in ("smallest", "largest")
             ),
-            f"{len(result['wrong_masks'])} masks that are no class indices, {len(result['unreadable'])} items unreadable",
+            f"{len(result['wrong_masks'])} masks that are no class indices, {len(result['unreadable'])} items not read",
             f"names more than once: {', '.join(result['doubled_names']) or 'none'}",
             f"{len(result['exact_duplicates'])} exact duplicates",
             f"{len(result['near_duplicates'])} near duplicates (thumbnails correlate above {result['near']}); "

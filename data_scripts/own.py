@@ -130,8 +130,8 @@ def pair_files(
         pairs[file] = by_path.get(key) or (by_name.get(name, []) if alike[name] == 1 else [])
     if not any(pairs.values()):
         raise ValueError(
-            f"masks: none of {len(labels)} in {str(masks)!r} is called as an image with {mask_suffix!r} at its end; the "
-            f"first of each are {next(iter(pictures)).name} and {min(labels).name if labels else 'none'}: "
+            f"masks: none of {len(labels)} in {str(masks)!r} is called as an image with {mask_suffix!r} at its end; "
+            f"the first of each are {next(iter(pictures)).name} and {min(labels).name if labels else 'none'}: "
             "say what the names of masks have at their end with --mask-suffix"
         )
     used = {file for found in pairs.values() for file in found}

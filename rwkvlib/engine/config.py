@@ -318,7 +318,7 @@ def check(kind: type, values: dict[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def _unknown(name: Any, known: typing.Iterable[str]) -> str:
-    meant = MEANT.get(str(name))
+    meant = MEANT.get(str(name), "")
     near = [meant] if meant in known else difflib.get_close_matches(str(name), known)
     return f"unknown name {name!r}; " + (f"near ones: {', '.join(near)}" if near else f"known: {', '.join(known)}")
 
