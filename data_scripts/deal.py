@@ -25,13 +25,9 @@ def deal(groups: Iterable, labels: Iterable, shares: Sequence[float], seed: int)
 
     Args:
         groups, labels: of each item.
-        shares: of the parts, of any sum.
-
-    Raises: ValueError for fewer groups than parts.
+        shares: of the parts, of any sum; no more than there are groups.
     """
     numbers, group_of = np.unique(pd.factorize(pd.Series(groups))[0], return_inverse=True)
-    if len(numbers) < len(shares):
-        raise ValueError(f"shares: expected at most {len(numbers)} parts, one for each group, got {len(shares)}")
     of_label = pd.get_dummies(pd.Series(labels), dummy_na=True, dtype=float).to_numpy()
     kinds = np.column_stack([np.ones(len(group_of)), of_label[:, of_label.any(axis=0)]])
     held = np.zeros((len(numbers), kinds.shape[1]))
@@ -121,6 +117,11 @@ def split_data(
     items["_group"] = [numbers[i] for i in range(len(items))]
     parts = list(range(folds)) if folds else [p for p, share in zip(PARTS, shares, strict=True) if share]
     weights = [1.0] * folds if folds else [share for share in shares if share]
+    if (most := items["_group"].nunique()) < len(parts):
+        raise ValueError(
+            f"{'folds' if folds else 'shares'}: expected at most {most} parts, as many as there are groups that stay "
+            f"whole, got {len(parts)}"
+        )
     labels = items[stratify] if stratify else [0] * len(items)
     items[column] = [parts[i] for i in deal(items["_group"], labels, weights, seed)]
     write_file(table, pd.DataFrame(text | {column: items[column]}).to_csv(index=False))

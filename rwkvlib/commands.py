@@ -317,7 +317,7 @@ def _predict(args: argparse.Namespace) -> None:
 
 def _example(command: str, arguments: str) -> dict:
     """What a parser says at the end of its help."""
-    return dict(epilog=f"example: python -m rwkvlib {command} {arguments}")
+    return dict(epilog=f"example: rwkvlib {command} {arguments}")
 
 
 def add_import(commands) -> None:
@@ -328,7 +328,7 @@ def add_import(commands) -> None:
         description="Images (PNG, JPEG, TIFF, BMP) or NIfTI volumes, in folders of any depth. Whatever is unmatched or "
         "bad is named in one report, and then nothing is written. Masks of 0 and 255, of one bit and of class indices "
         "need no option.",
-        **_example("import", "--images dermoscopy --masks lesions --mask-suffix _lesion --out mine"),
+        **_example("import", "--images A --masks B --mask-suffix _lesion --out mine"),
     )
     p.set_defaults(run=_import)
     p.add_argument("--images", required=True, metavar="FOLDER")
