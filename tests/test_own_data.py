@@ -34,6 +34,7 @@ def ph2(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_from_two_folders_to_masks_of_new_images(ph2, monkeypatch, capsys):
     monkeypatch.chdir(ph2)
     main("import --images PH2 --masks PH2 --mask-suffix _lesion --out mine --classes lesion --columns meta.csv".split())

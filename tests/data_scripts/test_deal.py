@@ -74,6 +74,10 @@ def test_no_group_is_torn_no_part_empty_and_shares_are_near(groups, rare, seed):
         assert abs((part == i).sum() - share * len(groups)) <= 2 * largest
 
 
+def test_no_part_stays_empty_where_there_are_as_many_groups():
+    assert sorted(deal(list("abc"), list("xxx"), (8, 1, 1), 0)) == [0, 1, 2]
+
+
 def test_label_shares_are_within_five_points_of_the_whole():
     rng = np.random.default_rng(0)
     for seed, rare in itertools.product(range(10), (0.05, 0.2, 0.5)):
