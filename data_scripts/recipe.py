@@ -47,7 +47,7 @@ data: {json.dumps(str(data), ensure_ascii=False)}
 split: {json.dumps(column, ensure_ascii=False)}  # a column of items.csv: {shown}
 validation: {validation or "null"}  # {"chooses the best weights" if validation else "there are no such images"}
 choose: {"best" if validation else "last"}
-num_classes: {1 if binary else len(names)}  # {", ".join(names)}{": 1 for yes or no" if binary else ""}
+num_classes: {1 if binary else len(names)}  # {", ".join(names)}{": one output tells" if binary else ""}
 loss: {"binary" if binary else "synapse"}  # {"0.5 BCE + Dice" if binary else "0.5 CE + 0.5 Dice"}
 model: {MODEL}  # the smallest; rwkv_unet_s and rwkv_unet_b take longer
 pretrained: teacher  # an encoder that comes with the library; null: from scratch, and for the other models

@@ -416,8 +416,11 @@ def _split(args: argparse.Namespace) -> None:
     }
     items = split_data(args.data, shares=shares, **options)
     column = items.pop(items.columns[-1])
-    labels = items[args.stratify] if args.stratify else pd.Series("items", items.index)
-    print(pd.crosstab(column, labels.rename(args.stratify), margins=bool(args.stratify), dropna=False).to_string())
+    if args.stratify:
+        counts = pd.crosstab(column, items[args.stratify], margins=True, dropna=False)
+    else:
+        counts = column.value_counts().sort_index()
+    print(counts.to_string())
     print(f"{items['_group'].nunique()} groups stay whole, the largest of {items['_group'].value_counts().max()} items")
 
 
