@@ -71,7 +71,7 @@ def split_data(
         column: to write; default: split, or fold.
         overwrite: replace the column, where there is one.
 
-    Returns: the items, with the columns ``_group``, a number, and the new one.
+    Returns: the items, with the columns ``_group``, a number, and at last the new one.
 
     Raises:
         FileNotFoundError: no such folder. FileExistsError: the column is there.
@@ -123,6 +123,7 @@ def split_data(
             f"whole, got {len(parts)}"
         )
     labels = items[stratify] if stratify else [0] * len(items)
+    items = items.drop(columns=column, errors="ignore")  # of an earlier split
     items[column] = [parts[i] for i in deal(items["_group"], labels, weights, seed)]
     write_file(table, pd.DataFrame(text | {column: items[column]}).to_csv(index=False))
     return items

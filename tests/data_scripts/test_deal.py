@@ -118,3 +118,7 @@ def test_the_command_prints_counts(mine, capsys):
     main(f"split {mine} --shares 6:3:3 --stratify label --column split_b".split())
     shown = capsys.readouterr().out
     assert "validation  2  1    3" in shown and "10 groups stay whole, the largest of 2 items" in shown
+    main(f"split {mine} --shares 2:1:1 --column label_b".split())
+    capsys.readouterr()
+    main(f"split {mine} --shares 2:1:0 --column split_b --overwrite".split())
+    assert capsys.readouterr().out.split()[:5] == ["split_b", "train", "8", "validation", "4"]
