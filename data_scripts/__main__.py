@@ -3,9 +3,8 @@
 import argparse
 import sys
 import textwrap
-from pathlib import Path
 
-from rwkvlib.commands import plain_warnings
+from rwkvlib.commands import add_audit, plain_warnings
 from rwkvlib.files import expand
 
 from .registry import REGISTRY, find
@@ -52,19 +51,6 @@ def _prepare(args: argparse.Namespace) -> None:
         print(f"left out: see {out / 'bad_items.csv'}", file=sys.stderr)
 
 
-def _audit(args: argparse.Namespace) -> None:
-    from rwkvlib.provenance import provenance, write_result
-
-    from .audit import audit, summary
-
-    result = audit(args.data, near=args.near)
-    print(summary(result))
-    if args.out:
-        name = Path(args.data).name
-        command = f"python -m data_scripts audit {name} --near {args.near}"
-        write_result(expand(args.out), {"data": name, **result, "provenance": provenance(None, command)})
-
-
 def _make_splits(args: argparse.Namespace) -> None:
     from .make_splits import make_splits
 
@@ -93,11 +79,7 @@ def main(argv: list[str] | None = None) -> None:
     p.add_argument("--skip-bad", action="store_true", help="leave bad items out instead of stopping")
     p.add_argument("--size", type=int, help="height and width in pixels to resize to; default: as they are")
 
-    p = commands.add_parser("audit", help="duplicates, torn groups, empty masks of a prepared set")
-    p.set_defaults(run=_audit)
-    p.add_argument("data", help="folder or zip with images/, masks/ and items.csv")
-    p.add_argument("--near", type=float, default=0.995, help="correlation of thumbnails above which images are near")
-    p.add_argument("--out", help="JSON file for the result")
+    add_audit(commands)
 
     p = commands.add_parser("make_splits", help="write the committed splits anew: splits/NAME.csv and SHA256SUMS")
     p.set_defaults(run=_make_splits)

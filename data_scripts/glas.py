@@ -1,6 +1,7 @@
 """GlaS: glands in colon histology."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -8,7 +9,7 @@ import pandas as pd
 from rwkvlib.files import walk_folders
 
 from .entry import Case, Entry
-from .raw import by_stem, files, image_case, masks_of
+from .raw import by_stem, files, image_case, masks_of, read_mask
 from .splits import SEED, assign
 
 
@@ -20,7 +21,7 @@ def cases(raw: Path) -> Iterator[Case]:
         for image in found:
             if image.stem.startswith(("train_", "testA_", "testB_")) and not image.stem.endswith("_anno"):
                 # Glands are numbered, background is 0.
-                yield image_case(image, masks_of(image, masks), foreground=lambda values: values > 0)
+                yield image_case(image, masks_of(image, masks), read=partial(read_mask, foreground=lambda v: v > 0))
 
 
 def make_split() -> pd.DataFrame:

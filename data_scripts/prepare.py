@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,45 +35,98 @@ def prepare(entry: Entry, raw: str | Path, out: str | Path, *, skip_bad: bool = 
         ValueError: there are bad items: no mask, another size, a file that does not decode, an empty mask where none
             may be, unknown labels, a name twice, an item that the committed split does not know, or lacks.
     """
-    raw, out = expand(raw), expand(out)
-    if out.exists():
-        raise FileExistsError(f"out: {str(out)!r} exists; remove it, or choose another folder")
+    raw = expand(raw)
+    check_new(out)
     if not raw.exists():
         raise FileNotFoundError(f"raw: expected a folder, laid out as {entry.layout}; got {str(raw)!r}")
     cases = list(_project_layout(raw) if _is_project_layout(raw) else entry.cases(raw))
     if not cases:
         raise FileNotFoundError(f"raw: expected {entry.layout}; found nothing like it in {str(raw)!r}")
+
+    def finish(items: pd.DataFrame) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+        items, unknown, absent = _join_splits(entry, items)
+        bad = [(name, "is not in the committed split") for name in unknown]
+        return items, bad + [(key, "is in the committed split, but not among the good items") for key in absent]
+
+    return write_set(
+        cases,
+        out,
+        finish,
+        lambda *found: _card(entry, size, *found),
+        argument="raw",
+        skip_bad=skip_bad,
+        size=size,
+        report=expand(out).with_name(f"{expand(out).name}.bad_items.csv"),
+    )
+
+
+def check_new(out: str | Path) -> Path:
+    """The folder to create. Raises FileExistsError where there is one."""
+    if expand(out).exists():
+        raise FileExistsError(f"out: {str(out)!r} exists; remove it, or choose another folder")
+    return expand(out)
+
+
+def write_set(
+    cases: Iterable[Case],
+    out: str | Path,
+    finish: Callable[[pd.DataFrame], tuple[pd.DataFrame, list[tuple[str, str]]]],
+    card: Callable[[pd.DataFrame, int], dict],
+    *,
+    argument: str,
+    bad: Iterable[tuple[str, str]] = (),
+    skip_bad: bool = False,
+    size: int | None = None,
+    report: Path | None = None,
+) -> Path:
+    """Writes cases as a data set in the project's layout, all of it or nothing.
+
+    Args:
+        finish: from the good items, a row each, to those that stay, with all their columns, and further bad ones.
+        card: from the items and the number of bad ones to the content of ``dataset.json``.
+        argument: what messages begin with.
+        bad: what is known as bad before: names and problems.
+        report: CSV file for bad items where they stop the run; None: the message has all of up to forty.
+
+    Raises: ValueError for bad items without `skip_bad`, or no good one.
+    """
+    out = expand(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
     try:
-        items, bad = _write(cases, partial, size)
-        items, unknown, absent = _join_splits(entry, items) if len(items) else (items, [], [])
-        for name in unknown:
+        written, bad_ones = _write(cases, partial, size)
+        items, more = finish(written) if len(written) else (written, [])
+        for name in set(written.get("name", ())) - set(items.get("name", ())):
             _remove(partial, name)
-        bad += [(name, "is not in the committed split") for name in unknown]
-        bad += [(key, "is in the committed split, but not among the good items") for key in absent]
-        bad = pd.DataFrame(bad, columns=["item", "problem"])
-        report = partial / "bad_items.csv" if skip_bad else out.with_name(f"{out.name}.bad_items.csv")
-        if len(bad):
-            write_file(report, bad.to_csv(index=False))
-            if not skip_bad:
-                first = "; ".join(f"{row.item}: {row.problem}" for row in bad.head(3).itertuples())
-                raise ValueError(
-                    f"raw: {len(bad)} bad items beside {len(items)} good ones, listed in {str(report)!r}: {first}"
-                    f"{'; ...' if len(bad) > 3 else ''}. Repair them, or leave them out with --skip-bad"
-                )
+        table = pd.DataFrame([*bad, *bad_ones, *more], columns=["item", "problem"])
+        if len(table) and skip_bad:
+            write_file(partial / "bad_items.csv", table.to_csv(index=False))
+        elif len(table):
+            if report:
+                write_file(report, table.to_csv(index=False))
+            lines = [f"{row.item}: {row.problem}" for row in table.head(3 if report else 40).itertuples()]
+            if len(lines) < len(table):
+                lines.append(f"and {len(table) - len(lines)} more")
+            listed = f", listed in {str(report)!r}" if report else ""
+            raise ValueError(
+                f"{argument}: {len(table)} bad items beside {len(items)} good ones{listed}; repair them, or leave them "
+                "out with --skip-bad:\n  " + "\n  ".join(lines)
+            )
         if not len(items):
-            raise ValueError(f"raw: no good item in {str(raw)!r}; the first: {bad.iloc[0]['problem']}")
+            raise ValueError(
+                f"{argument}: no good item; the first: {table.iloc[0]['item']}: {table.iloc[0]['problem']}"
+            )
         items.to_csv(partial / "items.csv", index=False)
-        _write_card(entry, partial, items, len(bad), size)
+        content = json.dumps(card(items, len(table)), indent=1, ensure_ascii=False)
+        (partial / "dataset.json").write_text(content + "\n", encoding="utf8")
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return out
 
 
-def _write(cases: list[Case], folder: Path, size: int | None) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
+def _write(cases: Iterable[Case], folder: Path, size: int | None) -> tuple[pd.DataFrame, list[tuple[str, str]]]:
     (folder / "images").mkdir(parents=True)
     (folder / "masks").mkdir()
     rows, bad, names = [], [], set()
@@ -138,8 +191,8 @@ def _join_splits(entry: Entry, items: pd.DataFrame) -> tuple[pd.DataFrame, list[
     return found, list(joined.loc[~known, "name"]), [f"{key} {value}" for value in absent]
 
 
-def _write_card(entry: Entry, folder: Path, items: pd.DataFrame, bad: int, size: int | None) -> None:
-    card = dict(
+def _card(entry: Entry, size: int | None, items: pd.DataFrame, bad: int) -> dict:
+    return dict(
         name=entry.name,
         title=entry.title,
         modality=entry.modality,
@@ -153,7 +206,6 @@ def _write_card(entry: Entry, folder: Path, items: pd.DataFrame, bad: int, size:
         splits=items["split"].value_counts(sort=False).to_dict(),
         how_split=entry.splits,
     )
-    (folder / "dataset.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf8")
 
 
 def _is_project_layout(raw: Path) -> bool:

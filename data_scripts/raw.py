@@ -72,12 +72,14 @@ def image_case(
     masks: list[Path],
     *,
     name: str | None = None,
-    foreground: Callable[[np.ndarray], np.ndarray] = binary,
+    read: Callable[[Path], np.ndarray] = read_mask,
+    hu: tuple[float, float] | None = None,
     may_be_empty: bool = False,
     unite: bool = False,
     **columns,
 ) -> Case:
-    """A 2-D image and its binary mask; to `unite` says that it may have several, and the mask is their union."""
+    """A 2-D image and its mask of class indices; to `unite` says that it may have several, and the mask is their union.
+    `hu` is the window of `picture_pixels`."""
     name = name or item_name(image.stem)
 
     def load() -> Iterator[Item]:
@@ -88,14 +90,14 @@ def image_case(
         picture = open_image(image)
         mask = None
         for file in masks:
-            part = read_mask(file, foreground)
+            part = read(file)
             if part.shape != picture.size[::-1]:
                 raise BadItem(f"{image.name} is {picture.size}, its mask {file.name} {part.shape[::-1]}")
             mask = part if mask is None else mask | part
         if not may_be_empty and not mask.any():
             raise BadItem(f"the mask {masks[0].name} is empty")
         try:
-            pixels = picture_pixels(picture)
+            pixels = picture_pixels(picture, hu)
         except ValueError as error:
             raise BadItem(f"{image.name}: {error}") from error
         # The bytes of a turned JPEG would lie otherwise than its mask.

@@ -1,12 +1,17 @@
-"""``python -m rwkvlib doctor | train | pretrain | sweep | evaluate | predict | report``: one command and its end."""
+"""``rwkvlib import | split | audit | init | train | pretrain | sweep | evaluate | predict | report | doctor``, or
+``python -m rwkvlib``: one command and its end."""
 
 import argparse
 
 from .commands import (
+    add_audit,
     add_doctor,
     add_evaluate,
+    add_import,
+    add_init,
     add_predict,
     add_report,
+    add_split,
     add_sweep,
     add_train,
     plain_warnings,
@@ -19,7 +24,8 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m rwkvlib", description=__doc__)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
-    for add in (add_doctor, add_train, add_sweep, add_report, add_evaluate, add_predict):
+    own = (add_import, add_split, add_audit, add_init)
+    for add in (add_doctor, *own, add_train, add_sweep, add_report, add_evaluate, add_predict):
         add(commands)
     plain_warnings()
     args, rest = parser.parse_known_args(argv)

@@ -284,14 +284,20 @@ def add_predict(commands) -> None:
     p.add_argument("--batch-size", type=int, default=8, help="slices at a time")
 
 
-def _predict(args: argparse.Namespace) -> None:
-    from .engine.predict_files import predict_files
-
-    hu = args.hu if args.hu is None else tuple(args.hu) or (-125.0, 275.0)
+def check_hu(given: list[float] | None) -> tuple[float, float] | None:
+    """The window of ``--hu``, which is that of Synapse without numbers. Raises: ValueError."""
+    hu = None if given is None else tuple(given) or (-125.0, 275.0)
     if hu is not None and len(hu) != 2:
         raise ValueError(f"hu: expected LOW HIGH or nothing, got {len(hu)} numbers")
     if hu is not None and not hu[1] > hu[0]:
         raise ValueError(f"hu: expected HIGH above LOW, got {hu[0]:g} and {hu[1]:g}")
+    return hu
+
+
+def _predict(args: argparse.Namespace) -> None:
+    from .engine.predict_files import predict_files
+
+    hu = check_hu(args.hu)
     model, meta = _load(os.path.expanduser(args.checkpoint))
     written = predict_files(
         _device(model),
@@ -307,3 +313,160 @@ def _predict(args: argparse.Namespace) -> None:
         overwrite=args.overwrite,
     )
     print(f"{len(written)} masks in {args.out}")
+
+
+def _example(command: str, arguments: str) -> dict:
+    """What a parser says at the end of its help."""
+    return dict(epilog=f"example: rwkvlib {command} {arguments}")
+
+
+def add_import(commands) -> None:
+    """Adds the command to the parser's subparsers."""
+    p = commands.add_parser(
+        "import",
+        help="your own images and masks, as they lie, to a data set",
+        description="Images (PNG, JPEG, TIFF, BMP) or NIfTI volumes, in folders of any depth. Whatever is unmatched or "
+        "bad is named in one report, and then nothing is written. Masks of 0 and 255, of one bit and of class indices "
+        "need no option.",
+        **_example("import", "--images A --masks B --mask-suffix _lesion --out mine"),
+    )
+    p.set_defaults(run=_import)
+    p.add_argument("--images", required=True, metavar="FOLDER")
+    p.add_argument(
+        "--masks", required=True, metavar="FOLDER", help="the same relative paths; it may be the same folder"
+    )
+    p.add_argument("--out", required=True, metavar="FOLDER", help="the data set to create")
+    p.add_argument(
+        "--mask-suffix", default="", metavar="TEXT", help="what masks' names add to their image's, before .bmp"
+    )
+    p.add_argument("--threshold", type=float, metavar="T", help="masks are grey levels: foreground is above T")
+    p.add_argument(
+        "--map",
+        action="append",
+        default=[],
+        metavar="VALUE=CLASS",
+        help="a value of the masks and the class that it is, or a colour: ff0000=1; once for each",
+    )
+    p.add_argument("--classes", default="", metavar="A,B", help="names of the classes 1, 2, ...; default: class_1, ...")
+    p.add_argument(
+        "--columns", metavar="CSV", help="table with a column name, and others for items.csv: patient, label"
+    )
+    p.add_argument(
+        "--hu",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="CT: the window in Hounsfield units; else percentiles",
+    )
+    p.add_argument("--skip-bad", action="store_true", help="leave out what is bad, and list it in bad_items.csv")
+
+
+def _import(args: argparse.Namespace) -> None:
+    from .data_scripts.own import import_data
+
+    out = import_data(
+        args.images,
+        args.masks,
+        args.out,
+        mask_suffix=args.mask_suffix,
+        threshold=args.threshold,
+        mapping=args.map,
+        classes=[name.strip() for name in args.classes.split(",") if name.strip()],
+        columns=args.columns,
+        hu=check_hu(args.hu),
+        skip_bad=args.skip_bad,
+    )
+    print((out / "dataset.json").read_text(encoding="utf8"), end="")
+    if (out / "bad_items.csv").exists():
+        print(f"left out: see {out / 'bad_items.csv'}", file=sys.stderr)
+
+
+def add_split(commands) -> None:
+    """Adds the command to the parser's subparsers."""
+    p = commands.add_parser(
+        "split",
+        help="deal a data set into train, validation and test, or folds",
+        description="Writes a column of items.csv. Whatever has one patient, sequence, volume or group, or shows "
+        "nearly the same, stays together.",
+        **_example("split", "mine --shares 7:1:2 --group patient --stratify label"),
+    )
+    p.set_defaults(run=_split)
+    p.add_argument("data", metavar="DATA", help="folder with images/, masks/ and items.csv")
+    p.add_argument("--shares", metavar="A:B:C", help="of train, validation and test; 0 for none")
+    p.add_argument("--folds", type=int, metavar="K", help="instead: folds 0 to K-1 of one size")
+    p.add_argument("--group", metavar="COLUMN", help="a further column whose values stay together")
+    p.add_argument("--stratify", metavar="COLUMN", help="a column whose values each part has in proportion")
+    p.add_argument("--near", type=float, default=0.995, help="correlation of thumbnails above which images are near")
+    p.add_argument("--column", help="to write; default: split, or fold")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--overwrite", action="store_true", help="replace the column, where there is one")
+
+
+def _split(args: argparse.Namespace) -> None:
+    import pandas as pd
+
+    from .data_scripts.deal import split_data
+
+    try:
+        shares = None if args.shares is None else [float(share) for share in args.shares.split(":")]
+    except ValueError as error:
+        raise ValueError(f"shares: expected numbers as in 7:1:2, got {args.shares!r}") from error
+    options = {
+        name: getattr(args, name) for name in ("folds", "group", "stratify", "near", "column", "seed", "overwrite")
+    }
+    items = split_data(args.data, shares=shares, **options)
+    column = items.pop(items.columns[-1])
+    if args.stratify:
+        counts = pd.crosstab(column, items[args.stratify], margins=True, dropna=False)
+    else:
+        counts = column.value_counts().sort_index()
+    print(counts.to_string())
+    print(f"{items['_group'].nunique()} groups stay whole, the largest of {items['_group'].value_counts().max()} items")
+
+
+def add_audit(commands) -> None:
+    """Adds the command to the parser's subparsers."""
+    p = commands.add_parser(
+        "audit",
+        help="duplicates, torn groups, and what masks hold",
+        **_example("audit", "mine --strict"),
+    )
+    p.set_defaults(run=_audit)
+    p.add_argument("data", metavar="DATA", help="folder or zip with images/, masks/ and items.csv")
+    p.add_argument("--near", type=float, default=0.995, help="correlation of thumbnails above which images are near")
+    p.add_argument("--strict", action="store_true", help="exit status 1 for torn groups, parted copies, wrong masks")
+    p.add_argument("--out", metavar="FILE", help="JSON file for the result")
+
+
+def _audit(args: argparse.Namespace) -> None:
+    from .data_scripts.audit import audit, failures, summary
+    from .files import expand
+    from .provenance import provenance, write_result
+
+    result = audit(args.data, near=args.near)
+    print(summary(result))
+    if args.out:
+        name = Path(args.data).name
+        command = f"python -m data_scripts audit {name} --near {args.near}"
+        write_result(expand(args.out), {"data": name, **result, "provenance": provenance(None, command)})
+    found = failures(result)
+    if args.strict and found:
+        raise SystemExit("\n".join(f"failed: {line}" for line in found))
+    if broken := [*result["unreadable"].values(), *result["wrong_masks"].values()]:
+        more = f"; and {len(broken) - 5} more" if len(broken) > 5 else ""
+        raise ValueError(f"data: {len(broken)} items cannot be used: {'; '.join(broken[:5])}{more}")
+
+
+def add_init(commands) -> None:
+    """Adds the command to the parser's subparsers."""
+    p = commands.add_parser(
+        "init", help="print a recipe that trains on a data set", **_example("init", "mine > mine.yaml")
+    )
+    p.set_defaults(run=_init)
+    p.add_argument("data", metavar="DATA", help="folder or zip with images/, masks/ and items.csv, which has a split")
+
+
+def _init(args: argparse.Namespace) -> None:
+    from .data_scripts.recipe import recipe
+
+    print(recipe(args.data), end="")

@@ -35,6 +35,7 @@ LONGEST = (
     "test_plain.py",
     "test_bench_efficiency.py",
     "test_train.py",
+    "test_own_data.py",
     "test_sweep.py",
     "test_resume.py",
     "test_gradients.py",

@@ -137,6 +137,18 @@ MUTANTS = {
         "np.random.default_rng(seed + 1).permutation",
         "-m pytest tests/data_scripts/test_splits.py",
     ),
+    "near copies parted by a split": Mutant(
+        "data_scripts/deal.py",
+        "together = [(i, j) for i, j, *_ in copies(thumbnails, digests, near)]",
+        "together = []",
+        "-m pytest tests/data_scripts/test_deal.py",
+    ),
+    "labels dealt without proportion": Mutant(
+        "data_scripts/deal.py",
+        "lacks @ (held[group] / kinds.sum(axis=0))",
+        "lacks[:, 0]",
+        "-m pytest tests/data_scripts/test_deal.py",
+    ),
     "a result without its origin": Mutant(
         "results/statistics/coverage.json", '"provenance"', '"origin"', "-m pytest tests/test_provenance.py"
     ),

@@ -316,16 +316,26 @@ def iter_items(
         yield row, partial(opened.read, row["name"])
 
 
-def mask_values(data: str | Path, *, classes: int | None = None) -> dict[int, int]:
+def mask_values(data: str | Path, *, classes: int | None = None, check: bool = True) -> dict[int, int]:
     """How many masks of a data set hold each value, as the files have them.
 
-    Raises: ValueError where masks are no maps of class indices, naming files, values and remedy; as `load_data`.
+    Raises: ValueError where masks are no maps of class indices, naming files, values and remedy, unless `check` is
+        False, which leaves out those that have no whole numbers; as `load_data`.
     """
     opened = _Set(data, classes)
-    opened.check_masks()
-    values = [v for v in opened.masks.values()]
+    if check:
+        opened.check_masks()
+    values = [v for v in opened.masks.values() if not isinstance(v, str)]
     found, counts = np.unique(np.concatenate(values) if values else [], return_counts=True)
     return {int(v): int(n) for v, n in zip(found, counts, strict=True)}
+
+
+def mask_problems(data: str | Path, *, classes: int | None = None) -> dict[str, str]:
+    """Of each item whose mask is no map of class indices the file, what it holds, and the remedy. Errors are those of
+    `iter_items`."""
+    opened = _Set(data, classes)
+    found = ((row["name"], opened.problem(row["name"])) for row in opened.rows)
+    return {n: f"{opened.file('masks', n)} has {problem}.{opened._remedy([n])}" for n, problem in found if problem}
 
 
 def load_data(

@@ -83,9 +83,10 @@ def picture_pixels(image: Image.Image, hu: tuple[float, float] | None = None) ->
     return stretch(pixels)
 
 
-def read_labels(source: Path | BinaryIO) -> np.ndarray:
+def read_labels(source: Path | BinaryIO, wide: bool = False) -> np.ndarray:
     """A mask's values as they are, (H, W) uint8: of 1, 8 or 16 bits, a palette's indices, or colours that are grey.
-    65535 of a mask with no other value beside 0 is 255. Transparency is ignored.
+    65535 of a mask with no other value beside 0 is 255. Transparency is ignored. `wide` has whole numbers of any size
+    and leaves 65535 alone.
 
     Raises: ValueError for anything else, with the values and the remedy; else whatever Pillow raises.
     """
@@ -96,6 +97,8 @@ def read_labels(source: Path | BinaryIO) -> np.ndarray:
         return np.asarray(image.getchannel(0))
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         values = whole_labels(np.asarray(image))
+        if wide:
+            return values
         if np.isin(values, (0, 65535)).all():
             values = np.minimum(values, 255)
         if values.min() < 0 or values.max() > 255:

@@ -18,7 +18,7 @@ NUMBER = r"[+-]?(0|[1-9]\d*|(?=\.\d))(\.\d*)?([eE][+-]?\d+)?"  # 007 is none: it
 
 
 def read_items(content: bytes, where: str) -> pd.DataFrame:
-    """The table of an ``items.csv``: UTF-8 or, with its mark, UTF-16; blanks around values do not count.
+    """The table of an ``items.csv``, as `read_text` reads it, with types.
 
     `name` and `volume` are text whatever they look like. Other columns are numbers where every value is one, without
     leading zeros; ``spacing_...`` in mm (with a decimal comma, too) and ``slice`` must be.
@@ -26,7 +26,16 @@ def read_items(content: bytes, where: str) -> pd.DataFrame:
     Args:
         where: the file, for messages.
 
-    Raises: ValueError for another encoding, an empty table, a line of another length, a name or number that is none.
+    Raises: ValueError for a number that is none, and as `read_text`.
+    """
+    table = read_text(content, where)
+    return pd.DataFrame({name: _column(name, values, where, table["name"]) for name, values in table.items()})
+
+
+def read_text(content: bytes, where: str) -> dict[str, list[str]]:
+    """The columns of an ``items.csv`` as typed: UTF-8 or, with its mark, UTF-16; blanks around values do not count.
+
+    Raises: ValueError for another encoding, an empty table, a line of another length, a name that is none.
     """
     head, *lines = _rows(_decode(content, where), where)
     columns = [name for name in head if name]
@@ -51,7 +60,7 @@ def read_items(content: bytes, where: str) -> pd.DataFrame:
             raise ValueError(f"{where}, line {number}: expected a name, got none")
     if not table["name"]:
         raise ValueError(f"{where}: expected a line for each item below the head, got none")
-    return pd.DataFrame({name: _column(name, values, where, table["name"]) for name, values in table.items()})
+    return table
 
 
 def _decode(content: bytes, where: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import yaml
 
 from ..data.synthetic import HARMONICS
+from ..files import expand
 from ..models import ModelConfig, model_names
 from ..models.registry import MODELS
 
@@ -205,6 +206,32 @@ TASKS: dict[str, type[TrainConfig | PretrainConfig | TeacherConfig | FormulaConf
     "imitate": TeacherConfig,
     "formula": FormulaConfig,
 }
+# Fields as other libraries call them.
+MEANT = {
+    "learning_rate": "lr",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "image_size": "size",
+    "img_size": "size",
+    "n_classes": "num_classes",
+    "classes": "num_classes",
+    "dataset": "data",
+    "data_path": "data",
+    "network": "model",
+    "arch": "model",
+    "num_epochs": "epochs",
+    "max_epochs": "epochs",
+    "scheduler": "schedule",
+    "augmentation": "augment",
+    "criterion": "loss",
+    "weights": "pretrained",
+    "init": "pretrained",
+    "early_stopping": "patience",
+    "grad_clip": "clip",
+    "amp": "mixed_precision",
+    "workers": "num_workers",
+    "random_state": "seed",
+}
 # Fields that came later, with what they are in the recipes of older runs and results.
 ADDED = {"batchnorm_images": 0, "patience": 0.0, "labels": 1.0, "steps": 0}
 
@@ -228,13 +255,15 @@ def load_config(
 
     Args:
         path: a YAML file of the fields of `TrainConfig`, or with ``task: NAME`` of another class of `TASKS`. ``extends:
-            OTHER.yaml``, or a list of such, takes the fields of other files beside it first; later ones win.
+            OTHER.yaml``, or a list of such, takes the fields of other files beside it first; later ones win. A name
+            without a folder, with or without ``.yaml``, that is no file there is one of ``configs/``, which come with
+            the library.
         settings: ``key=value`` each, which win over the file; ``overrides.drop_path=0`` sets one entry of a dict.
 
     Raises:
         ValueError, TypeError: what is wrong, beginning with the key's name. FileNotFoundError: no such file.
     """
-    values = _read(Path(path))
+    values = _read(path)
     for setting in settings:
         key, found, text = setting.partition("=")
         if not found:
@@ -257,9 +286,25 @@ def load_config(
     return TASKS[task](**values)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def _find(name: str | Path, beside: Path) -> Path:
+    """A recipe's file: as seen from the folder `beside`, else of the recipes that come with the library."""
+    path = beside / expand(name)
+    if path.is_file():
+        return path
+    if Path(name).name != str(name):
         raise FileNotFoundError(f"config: no file {str(path)!r}")
+    folder = next((f for f in (PACKAGE / "configs", PACKAGE.parent / "configs") if f.is_dir()), PACKAGE / "configs")
+    own = folder / f"{str(name).removesuffix('.yaml')}.yaml"
+    if not own.is_file():
+        raise FileNotFoundError(f"config: no file {str(path)!r}, and no recipe {own.name!r} in {str(folder)!r}")
+    return own
+
+
+def _read(name: str | Path, beside: Path = Path()) -> dict[str, Any]:
+    path = _find(name, beside)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf8"))
     except yaml.YAMLError as error:
@@ -269,7 +314,7 @@ def _read(path: Path) -> dict[str, Any]:
     extends = values.pop("extends", [])
     merged: dict[str, Any] = {}
     for other in [extends] if isinstance(extends, str) else extends:
-        merged |= _read(path.parent / other)
+        merged |= _read(other, path.parent)
     return merged | values
 
 
@@ -283,7 +328,8 @@ def check(kind: type, values: dict[str, Any], prefix: str = "") -> dict[str, Any
 
 
 def _unknown(name: Any, known: typing.Iterable[str]) -> str:
-    near = difflib.get_close_matches(str(name), known)
+    meant = MEANT.get(str(name), "")
+    near = [meant] if meant in known else difflib.get_close_matches(str(name), known)
     return f"unknown name {name!r}; " + (f"near ones: {', '.join(near)}" if near else f"known: {', '.join(known)}")
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_scripts.__main__ import main
 from data_scripts.audit import audit, groups_of
+from rwkvlib.__main__ import main as command_line
 from rwkvlib.data import synthetic_polyps
 
 
@@ -123,3 +124,25 @@ def test_images_of_sixteen_bits_are_no_duplicates_of_each_other(leaky):
         image = np.asarray(Image.open(leaky / f"images/i{i}.png").convert("L")).astype(np.uint16)
         Image.fromarray(image * 16).save(leaky / f"images/i{i}.png")
     assert audit(leaky)["exact_duplicates"] == [["i0", "i1"]]
+
+
+def test_strict_ends_with_one_and_names_what_failed(leaky, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["audit", str(leaky), "--strict"])
+    assert stop.value.code == "failed: split tears sequence b\nfailed: split parts copies: i0 and i1"
+    items = pd.read_csv(leaky / "items.csv").assign(split="train")
+    items.to_csv(leaky / "items.csv", index=False)
+    command_line(["audit", str(leaky), "--strict"])
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(leaky / "masks/i4.png")
+    (leaky / "dataset.json").write_text('{"classes": ["background", "polyp"]}')
+    (leaky / "images/i9.png").write_bytes(b"\x89PNG")
+    pd.concat([items, items[:1]]).to_csv(leaky / "items.csv", index=False)
+    with pytest.raises(SystemExit) as stop:
+        command_line(["audit", str(leaky), "--strict"])
+    assert "failed: i9: data: item 'i9'" in stop.value.code and "i4: masks/i4.png has values 7" in stop.value.code
+    shown = capsys.readouterr().out
+    assert "1 masks that are no class indices, 1 items not read" in shown and "names more than once: i0" in shown
+    assert "7 (in 1 masks)" in shown and "smallest foregrounds: i" in shown
+    with pytest.raises(SystemExit) as stop:
+        main(["audit", str(leaky / "nowhere"), "--strict"])
+    assert stop.value.code == 2

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rwkvlib.engine.config import PretrainConfig, TrainConfig, load_config
+from rwkvlib.engine.config import MEANT, PretrainConfig, TrainConfig, load_config
 from rwkvlib.engine.train import train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -79,7 +79,9 @@ def test_a_file_extends_others(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "error", "message"),
     [
-        ("learning_rate=1", ValueError, "learning_rate: unknown name 'learning_rate'"),
+        ("learning_rate=1", ValueError, "learning_rate: unknown name 'learning_rate'; near ones: lr"),
+        ("image_size=64", ValueError, "image_size: unknown name 'image_size'; near ones: size"),
+        ("n_classes=2", ValueError, "n_classes: unknown name 'n_classes'; near ones: num_classes"),
         ("bath_size=1", ValueError, "bath_size: unknown name 'bath_size'; near ones: batch_size"),
         ("overrides.drop_pth=0", ValueError, "overrides.drop_pth: unknown name 'drop_pth'; near ones: drop_path"),
         ("overrides.depths=[1, 2]", ValueError, "overrides.depths: expected 4 values, got 2"),
@@ -128,6 +130,26 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "bad.yaml").write_text("extends: none.yaml")
     with pytest.raises(FileNotFoundError, match=r"config: no file .*none\.yaml"):
         load_config(tmp_path / "bad.yaml")
+
+
+def test_recipes_that_come_with_the_library_are_found_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config("glas_fast") == load_config("glas_fast.yaml")
+    (tmp_path / "mine.yaml").write_text("extends: fast.yaml\ndata: x\n")
+    assert load_config("mine.yaml").budget_seconds == 240
+    (tmp_path / "fast.yaml").write_text("epochs: 7\n")
+    config = load_config("mine.yaml")
+    assert (config.epochs, config.budget_seconds) == (7, 0), "the file beside it comes first"
+    with pytest.raises(
+        FileNotFoundError, match=r"config: no file 'slow\.yaml', and no recipe 'slow\.yaml' in '.*configs'"
+    ):
+        load_config("slow.yaml")
+
+
+def test_every_name_that_is_meant_is_a_field():
+    assert set(MEANT.values()) <= set(TrainConfig.__dataclass_fields__) and not set(MEANT) & set(
+        TrainConfig.__dataclass_fields__
+    )
 
 
 def test_a_recipe_made_in_python_is_checked_as_well():
