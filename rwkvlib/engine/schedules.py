@@ -92,10 +92,10 @@ def make_schedule(
     """
     if name not in SCHEDULES:
         raise ValueError(f"schedule: expected one of {', '.join(SCHEDULES)}, got {name!r}")
-    epochs = total_steps / steps_per_epoch if epochs is None and steps_per_epoch else epochs
     for argument, value in (("total_steps", total_steps), ("steps_per_epoch", steps_per_epoch)):
         if value < 1:
             raise ValueError(f"{argument}: expected at least 1, got {value}")
-    if not epochs > 0:
+    length = total_steps / steps_per_epoch if epochs is None else epochs
+    if not length > 0:
         raise ValueError(f"epochs: expected more than 0, got {epochs}")
-    return lambda step: SCHEDULES[name](step, total_steps, steps_per_epoch, epochs)
+    return lambda step: SCHEDULES[name](step, total_steps, steps_per_epoch, length)
