@@ -74,9 +74,8 @@ class ModelConfig:
         check("upsample", self.upsample in ("bilinear", "shuffle"), "bilinear or shuffle")
         added = self.skips == "concatenate" or self.decoder_widths[:3] == self.dims[2::-1]
         check("decoder_dims", added, f"{self.dims[2::-1]} first where skips are added")
-        middle = [
-            int(d * e) for d, e, here in zip(self.dims, self.expansions, self.attention_stages, strict=True) if here
-        ]
+        stages = zip(self.depths, self.dims, self.expansions, self.attention_stages, strict=True)
+        middle = [int(dim * expansion) for depth, dim, expansion, attends in stages if attends and depth > 1]
         whole = not self.attention or all(n % self.attention_groups == 0 for n in middle)
         check("attention_groups", whole, f"a divisor of {middle}, dims times expansions where attention is")
 
@@ -110,6 +109,7 @@ SMALL_CONFIGS = {  # the project's own, with the operator at strides 8 and 16; e
         stem_dim=16,
         stem_stride=2,
         attention_stages=(False, True, True, False),
+        ccm_dim=16,
         decoder_kernel=7,
     ),
     "p": ModelConfig(
