@@ -131,6 +131,9 @@ def test_the_implicit_attention_of_groups_is_that_of_every_channel():
     assert attention.shape == (64, 64, 20)
     torch.testing.assert_close(attention.sum(1), torch.ones(64, 20))
     assert (attention[..., :10] - attention[..., 10:]).abs().max() > 1e-4, "the groups have keys of their own"
+    nn.init.zeros_(model.encoder.stage2[1].att.key.weight)
+    attention = implicit_attention(model, torch.randn(1, 3, 32, 32), "encoder.stage2.1.att")
+    torch.testing.assert_close(attention[..., :10], attention[..., 10:])  # of the same decay and bonus
 
 
 def test_deep_supervision_gives_a_list_while_training_and_the_same_logits_afterwards():
