@@ -30,7 +30,7 @@ from rwkvlib.engine.predict import inference_copy
 from rwkvlib.provenance import provenance, repeatable, write_result
 
 MODELS = ["rwkv_unet_t", "rwkv_unet_s", "rwkv_unet_b", "unet", "unet_batchnorm", "attention_unet"]
-MODELS += ["basic_unet_plus_plus", "swin_unetr", "dyn_unet"]  # lite0_unet is younger than the file of results
+MODELS += ["basic_unet_plus_plus", "swin_unetr", "dyn_unet"]  # the others are younger than the file of results
 EXPORTED = ["rwkv_unet_t", "unet"]  # minutes for each of the others, and more at 512 pixels
 
 

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Any
 
 
-def interleaved(contenders: Mapping[str, Callable], repeats: int) -> dict[str, float]:
+def interleaved(
+    contenders: Mapping[Any, Callable], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[Any, float]:
     """Median seconds of each callable; one round after another, so that a disturbance meets all of them."""
     times = {name: [] for name in contenders}
     for i in range(repeats + 1):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if i:  # the first round warms up, and compiles
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: statistics.median(t) for name, t in times.items()}
 
 

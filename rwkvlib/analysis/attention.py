@@ -45,9 +45,10 @@ def implicit_attention(model: nn.Module, x: Tensor, name: str) -> Tensor:
     finally:
         hook.remove()
     (k,) = keys
+    k = torch.cat(list(k), -1)[None]  # groups of channels, where there are several, side by side
     _, T, D = k.shape
     units = torch.eye(T, dtype=k.dtype, device=k.device)[..., None].expand(T, T, D)  # [i, t]: the value is 1 at i
-    decay, bonus = mix.spatial_decay / T, mix.spatial_first / T
+    decay, bonus = (w.repeat(mix.groups) / T for w in (mix.spatial_decay, mix.spatial_first))
     shares = bi_wkv(
         decay, bonus, k.expand(T, T, D).contiguous(), units.contiguous(), variant=mix.variant, backend=mix.backend
     )

@@ -14,7 +14,7 @@ from ..data.dataset import load_data
 from ..data.synthetic import synthetic_formula
 from .config import FormulaConfig
 from .evaluate import evaluate
-from .losses import make_loss
+from .losses import DeepSupervision, make_loss
 from .train import Task, fit, initial_model, start
 
 HELD_OUT = 64  # images of the set's split of validation
@@ -77,7 +77,7 @@ def pretrain_formula(
             model=model,
             data=data,
             target="mask",
-            loss=make_loss(config.loss, config.num_classes),
+            loss=DeepSupervision(make_loss(config.loss, config.num_classes)),
             augment=make_augmentation(config.augment, config.size),
             validate=validate,
             score="dice",

@@ -112,6 +112,11 @@ def imitate(
         sizes = MODELS[config.model].config
         assert isinstance(sizes, ModelConfig)  # as those of every encoder
         encoder = Encoder(override(sizes, config.overrides))
+        if encoder.config.stem_stride != 1:
+            raise ValueError(
+                f"overrides.stem_stride: expected 1, as stages 3 and 4 learn the maps of strides 8 and 16, got "
+                f"{encoder.config.stem_stride}"
+            )
         calibration = _stack(whole, range(config.images, config.images + CALIBRATION))
         teacher = Teacher(calibration).to(accelerator.device)
         held_out = _stack(whole, range(config.images + CALIBRATION, len(whole))).to(accelerator.device)

@@ -44,22 +44,30 @@ class SpatialMix(nn.Module):
 
     Args:
         dim: C, the number of channels.
+        groups: of channels, which all go through the same layer of ``dim / groups`` channels: fewer parameters by
+            ``groups ** 2`` (after UltraLight VM-UNet, arXiv 2403.20035).
         use_q_shift: False mixes the tokens with nothing (``xx = x``).
         learn_decay: False keeps decay and bonus at 0, the plain average with which training starts.
         variant, backend: of the operator, see `rwkvlib.bi_wkv`.
+
+    Raises: ValueError where `groups` does not divide `dim`.
     """
 
     def __init__(
         self,
         dim: int,
         *,
+        groups: int = 1,
         use_q_shift: bool = True,
         learn_decay: bool = True,
         variant: str = "paper",
         backend: str = "auto",
     ):
         super().__init__()
-        self.use_q_shift, self.variant, self.backend = use_q_shift, variant, backend
+        if groups < 1 or dim % groups:
+            raise ValueError(f"groups: expected a divisor of {dim} channels, got {groups}")
+        self.groups, self.use_q_shift, self.variant, self.backend = groups, use_q_shift, variant, backend
+        dim //= groups
         self.spatial_decay = nn.Parameter(torch.zeros(dim), requires_grad=learn_decay)
         self.spatial_first = nn.Parameter(torch.zeros(dim), requires_grad=learn_decay)
         self.spatial_mix_k = nn.Parameter(torch.full((1, 1, dim), 0.5))
@@ -74,12 +82,15 @@ class SpatialMix(nn.Module):
     def forward(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Tokens (B, T, C) of a map of that shape, (height, width), to the same."""
         T = x.shape[1]
+        if self.groups > 1:
+            x = torch.cat(x.chunk(self.groups, -1))  # one after the other in the batch
         xx = q_shift(x, shape) if self.use_q_shift else x
         k = self.key(_mix(x, xx, self.spatial_mix_k))
         v = self.value(_mix(x, xx, self.spatial_mix_v))
         r = self.receptance(_mix(x, xx, self.spatial_mix_r))
         y = bi_wkv(self.spatial_decay / T, self.spatial_first / T, k, v, variant=self.variant, backend=self.backend)
-        return self.output(torch.sigmoid(r) * self.key_norm(y))
+        y = self.output(torch.sigmoid(r) * self.key_norm(y))
+        return y if self.groups == 1 else torch.cat(y.unflatten(0, (self.groups, -1)).unbind(), -1)
 
 
 class ChannelMix(nn.Module):

@@ -1,6 +1,6 @@
 """Models by name: sizes are rows of a table, see registry.py."""
 
-from .config import CONFIGS, ModelConfig
+from .config import CONFIGS, SMALL_CONFIGS, ModelConfig
 from .encoder import Config, Encoder
 from .official import LoadReport, load_official
 from .registry import build_model, create_model, model_names
@@ -8,6 +8,7 @@ from .unet import RWKVUNet
 
 __all__ = [
     "CONFIGS",
+    "SMALL_CONFIGS",
     "Config",
     "Encoder",
     "LoadReport",

@@ -1,9 +1,9 @@
-"""The encoder: a stem at full resolution and four stages of GLSP blocks, each of which halves it."""
+"""The encoder: a stem and four stages of GLSP blocks, each of which halves the resolution."""
 
 import torch.nn as nn
 from torch import Tensor
 
-from ..layers import GLSP, LayerNorm2d
+from ..layers import GLSP, ConvNormAct, LayerNorm2d
 from .config import CONFIGS as CONFIGS  # its old place
 from .config import ModelConfig
 from .config import override as override
@@ -23,7 +23,7 @@ def check_image(x: Tensor, config: ModelConfig) -> None:
 
 
 class Encoder(nn.Module):
-    """Images (B, C, H, W) to the outputs of stem and stages: strides 1, 2, 4, 8, 16.
+    """Images (B, C, H, W) to the outputs of stem and stages: strides 1, 2, 4, 8, 16, times ``config.stem_stride``.
 
     One-channel images are repeated to three, as the paper does. With `num_classes` a classification head follows
     (LayerNorm, global average, linear) and the output is (B, num_classes).
@@ -34,9 +34,14 @@ class Encoder(nn.Module):
         c = config
         self.config, self.divisor = c, c.divisor
         mix = dict(use_q_shift=c.q_shift, learn_decay=c.learn_decay, variant=c.variant, backend=c.backend)
+        mix["groups"] = c.attention_groups
         rates = [c.drop_path * i / (sum(c.depths) - 1) for i in range(sum(c.depths))]
         stem_in = 3 if c.in_channels == 1 else c.in_channels
-        stem = GLSP(stem_in, c.stem_dim, 1, kernel_size=c.kernel_size, norm="none", squeeze_excite=True, skip=False)
+        stem: nn.Module
+        if c.stem_stride == 1:
+            stem = GLSP(stem_in, c.stem_dim, 1, kernel_size=c.kernel_size, norm="none", squeeze_excite=True, skip=False)
+        else:  # of GLSP's three channels at the image's resolution too little would be left
+            stem = ConvNormAct(stem_in, c.stem_dim, c.kernel_size, stride=c.stem_stride, act=nn.SiLU)
         self.stage0 = nn.Sequential(stem)
         dim_in = c.stem_dim
         for stage, (depth, dim, expansion) in enumerate(zip(c.depths, c.dims, c.expansions, strict=True), start=1):
@@ -47,8 +52,8 @@ class Encoder(nn.Module):
                     GLSP(
                         dim_in if first else dim,
                         dim,
-                        expansion * 2 if first else expansion,
-                        kernel_size=c.kernel_size,
+                        expansion * c.first_expansion if first else expansion,
+                        kernel_size=c.kernels[stage - 1],
                         stride=2 if first else 1,
                         norm=c.norms[stage - 1],
                         attention=c.attention and c.attention_stages[stage - 1] and not first,

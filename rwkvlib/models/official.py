@@ -201,10 +201,11 @@ def load_official(
     if new_head and not encoder_only and not prefix:
         here, there = wanted["final_conv.weight"].shape, getattr(state.get("final_conv.weight"), "shape", None)
         if there is None or (there[0] != here[0] and there[1:] == here[1:]):
-            left = ("final_conv.weight", "final_conv.bias")
+            left = tuple(key for key in wanted if key.startswith(("final_conv.", "side_heads.")))
             state = {key: value for key, value in state.items() if key not in left}
-            what = "the file has none" if there is None else f"the file's is for {there[0]} classes"
-            notes.append(f"the head (final_conv) is a new one for {here[0]} classes: {what}")
+            scale = here[0] // model.config.num_classes  # channels of a class, where logits are shuffled
+            what = "the file has none" if there is None else f"the file's is for {there[0] // scale} classes"
+            notes.append(f"the head (final_conv) is a new one for {here[0] // scale} classes: {what}")
     for key, value in state.items():
         if key in wanted:
             if value.shape != wanted[key].shape:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch.nn as nn
 
 from .baselines import from_monai, lite0_unet
-from .config import CONFIGS, ModelConfig, override
+from .config import CONFIGS, SMALL_CONFIGS, ModelConfig, override
 from .encoder import Encoder
 from .unet import RWKVUNet
 
@@ -42,11 +42,18 @@ def _monai(kind: str, divisor: int, **config: Any) -> Entry:
     return Entry(from_monai(kind, divisor), config, divisor)
 
 
+def _unet(*channels: int, **options: Any) -> Entry:
+    return _monai("UNet", 16, channels=channels, strides=(2,) * 4, num_res_units=2, **options)
+
+
 MODELS: dict[str, Entry] = {
-    **{f"rwkv_unet_{size}": Entry(RWKVUNet, c, c.divisor) for size, c in CONFIGS.items()},
+    **{f"rwkv_unet_{size}": Entry(RWKVUNet, c, c.divisor) for size, c in (CONFIGS | SMALL_CONFIGS).items()},
     **{f"rwkv_encoder_{size}": Entry(_classifier, c, c.divisor, "classification") for size, c in CONFIGS.items()},
-    "unet": _monai("UNet", 16, channels=WIDTHS, strides=(2,) * 4, num_res_units=2),  # with InstanceNorm
-    "unet_batchnorm": _monai("UNet", 16, channels=WIDTHS, strides=(2,) * 4, num_res_units=2, norm="batch"),
+    "unet": _unet(*WIDTHS),  # with InstanceNorm, as are the narrower ones without ``norm="batch"``
+    "unet_batchnorm": _unet(*WIDTHS, norm="batch"),
+    "unet_narrow": _unet(8, 16, 32, 64, 128),
+    "unet_n": _unet(12, 24, 48, 96, 192),  # with the latency of rwkv_unet_n
+    "unet_p": _unet(3, 6, 11, 22, 44),  # with the parameters of rwkv_unet_p
     "attention_unet": _monai("AttentionUnet", 16, channels=WIDTHS, strides=(2,) * 4),
     "basic_unet_plus_plus": _monai("BasicUNetPlusPlus", 16),
     "swin_unetr": _monai("SwinUNETR", 32),  # by its patches and four stages
@@ -67,15 +74,18 @@ def create_model(name: str, in_channels: int = 3, num_classes: int | None = None
     Its attribute ``divisor`` says what the height and width of images must be multiples of.
 
     Args:
-        name: ``rwkv_unet_t``, ``_s`` or ``_b`` for segmentation; ``rwkv_encoder_t``, ``_s`` or ``_b`` for
-            classification; or a network of MONAI for segmentation: unet, unet_batchnorm, attention_unet,
-            basic_unet_plus_plus, swin_unetr, dyn_unet, lite0_unet (its extra is ``teacher``).
+        name: ``rwkv_unet_t``, ``_s`` or ``_b``, or the light ``_n`` or ``_p``, for segmentation; ``rwkv_encoder_t``,
+            ``_s`` or ``_b`` for classification; or a network of MONAI for segmentation: unet, unet_batchnorm, the
+            narrower unet_narrow, unet_n, unet_p, attention_unet, basic_unet_plus_plus, swin_unetr, dyn_unet,
+            lite0_unet (its extra is ``teacher``).
         in_channels: of the images; 1 is repeated to 3 by the project's own networks.
         num_classes: output channels; by default 1 for segmentation (a binary mask's logit) and 1000 for
             classification.
         overrides: fields of `ModelConfig`: attention, ccm, q_shift, learn_decay, kernel_size, decoder_kernel,
-            drop_path, variant, backend, the sizes depths, dims, expansions, stem_dim, and by stage attention_stages,
-            norms. Of MONAI's networks: MONAI's arguments.
+            drop_path, variant, backend, the sizes depths, dims, expansions, stem_dim, by stage attention_stages and
+            norms, and what makes it light: stem_stride, first_expansion, kernel_sizes, attention_groups, ccm_dim,
+            skips, decoder_dims, upsample, deep_supervision. Of MONAI's networks: MONAI's arguments, such as
+            ``norm="batch"``.
 
     Raises:
         ValueError: unknown name, a value outside its range. TypeError: unknown override. ImportError: no such extra.

@@ -5,14 +5,17 @@ import torch.nn as nn
 from torch import Tensor
 
 from ..layers import CrossChannelMix, DecoderBlock
+from ..layers.conv import resize
 from .config import ModelConfig
 from .encoder import Encoder, init_weights
 
 
 class RWKVUNet(nn.Module):
-    """Images (B, in_channels, H, W) to logits (B, num_classes, H, W); H and W divisible by 16.
+    """Images (B, in_channels, H, W) to logits (B, num_classes, H, W); H and W divisible by ``divisor``, the paper's 16.
 
-    RWKV-UNet, arXiv 2501.08458. With ``config.ccm`` off the skips go to the decoder as they are.
+    RWKV-UNet, arXiv 2501.08458. With ``config.ccm`` off the skips go to the decoder as they are. With
+    ``config.deep_supervision`` the output in training mode is a list: these logits, then those of the decoder's steps
+    3, 2, 1, at strides 2, 4, 8 times the stem's.
     """
 
     def __init__(self, config: ModelConfig):
@@ -21,24 +24,39 @@ class RWKVUNet(nn.Module):
         d = config.dims
         self.encoder = Encoder(config)
         self.ccm = (
-            CrossChannelMix([d[2], d[1], d[0]], d[0], drop_path=config.drop_path, use_q_shift=config.q_shift)
+            CrossChannelMix(
+                [d[2], d[1], d[0]], config.ccm_dim or d[0], drop_path=config.drop_path, use_q_shift=config.q_shift
+            )
             if config.ccm
             else None
         )
-        k = config.decoder_kernel
-        self.decoder1 = DecoderBlock(d[3], d[2], kernel_size=k)
-        self.decoder2 = DecoderBlock(2 * d[2], d[1], kernel_size=k)
-        self.decoder3 = DecoderBlock(2 * d[1], d[0], kernel_size=k)
-        self.decoder4 = DecoderBlock(2 * d[0], config.stem_dim, kernel_size=k)
-        self.final_conv = nn.Conv2d(config.stem_dim, config.num_classes, 1)
+        k, w = config.decoder_kernel, config.decoder_widths
+        self.concatenates = config.skips == "concatenate"
+        s = d[2::-1] if self.concatenates else (0, 0, 0)
+        self.decoder1 = DecoderBlock(d[3], w[0], kernel_size=k)
+        self.decoder2 = DecoderBlock(w[0] + s[0], w[1], kernel_size=k)
+        self.decoder3 = DecoderBlock(w[1] + s[1], w[2], kernel_size=k)
+        self.decoder4 = DecoderBlock(w[2] + s[2], w[3], kernel_size=k)
+        shuffled = config.stem_stride if config.upsample == "shuffle" else 1
+        self.final_conv = nn.Conv2d(w[3], config.num_classes * shuffled**2, 1)
+        self.shuffle = nn.PixelShuffle(shuffled) if shuffled > 1 else nn.Identity()
+        if config.deep_supervision:
+            self.side_heads = nn.ModuleList(nn.Conv2d(n, config.num_classes, 1) for n in w[2::-1])
         if self.ccm is not None:
             self.ccm.apply(init_weights)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         _, s1, s2, s3, s4 = self.encoder(x)
         skips = [s3, s2, s1] if self.ccm is None else self.ccm([s3, s2, s1])
-        y = self.decoder1(s4)
-        y = self.decoder2(torch.cat([y, skips[0]], dim=1))
-        y = self.decoder3(torch.cat([y, skips[1]], dim=1))
-        y = self.decoder4(torch.cat([y, skips[2]], dim=1))
-        return self.final_conv(y)
+        y1 = self.decoder1(s4)
+        y2 = self.decoder2(self.join(y1, skips[0]))
+        y3 = self.decoder3(self.join(y2, skips[1]))
+        y4 = self.decoder4(self.join(y3, skips[2]))
+        logits = resize(self.shuffle(self.final_conv(y4)), tuple(x.shape[2:]))
+        if not (self.training and self.config.deep_supervision):
+            return logits
+        return [logits, *(head(y) for head, y in zip(self.side_heads, (y3, y2, y1), strict=True))]
+
+    def join(self, y: Tensor, skip: Tensor) -> Tensor:
+        """The input of a step of the decoder: what came from below, and the skip of the same shape but for channels."""
+        return torch.cat([y, skip], dim=1) if self.concatenates else y + skip

@@ -103,6 +103,9 @@ def test_bad_recipes_are_named(config, tmp_path):
         replace(config, model="rwkv_unet_t")
     with pytest.raises(ValueError, match="size: expected a multiple of 32"):
         imitate(replace(config, size=48), tmp_path / "b", progress=False)
+    strided = replace(config, overrides=dict(config.overrides, stem_stride=2))
+    with pytest.raises(ValueError, match=r"overrides\.stem_stride: expected 1, as .*, got 2"):
+        imitate(strided, tmp_path / "b", progress=False)
     with pytest.raises(ValueError, match="data: expected a share above 0 for 'synthetic', got -1"):
         replace(config, data={"synthetic": -1})
     with pytest.raises(ValueError, match="images: expected at least 1"):
