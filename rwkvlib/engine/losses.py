@@ -1,4 +1,4 @@
-"""The paper's losses: weighted cross-entropy and Dice over a whole batch."""
+"""Losses by name: the paper's, weighted cross-entropy and Dice over a whole batch, and others of MONAI."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -86,11 +86,28 @@ class DeepSupervision(nn.Module):
         return total
 
 
+def _focal(num_classes: int) -> nn.Module:
+    """MONAI's focal loss (arXiv 1708.02002), gamma 2: of softmax, or of the sigmoid where there is one channel."""
+    from monai.losses import FocalLoss
+
+    return FocalLoss(gamma=2.0, to_onehot_y=num_classes > 1, use_softmax=num_classes > 1)
+
+
+def _tversky(num_classes: int) -> nn.Module:
+    """MONAI's Tversky loss (arXiv 1706.05721) over a whole batch: a missed pixel costs 0.7, one too many 0.3."""
+    from monai.losses import TverskyLoss
+
+    several = num_classes > 1
+    return TverskyLoss(sigmoid=not several, softmax=several, to_onehot_y=several, alpha=0.3, beta=0.7, batch=True)
+
+
 LOSSES: dict[str, Callable[[int], nn.Module]] = {  # from the number of output channels to the loss
     "binary": partial(CrossEntropyDice, 0.5, 1.0),
     "synapse": partial(CrossEntropyDice, 0.5, 0.5),
     "acdc": partial(CrossEntropyDice, 0.2, 0.8),
     "acdc_before_october_2025": partial(CrossEntropyDice, 0.3, 0.7),
+    "focal": _focal,
+    "tversky": _tversky,
 }
 
 
