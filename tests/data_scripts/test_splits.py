@@ -71,7 +71,7 @@ def test_an_edited_split_is_refused(tmp_path):
 
 def test_the_committed_splits_are_made_again_byte_for_byte(tmp_path):
     names = [name for name, entry in REGISTRY.items() if not entry.split_needs_images]
-    assert len(names) == 4
+    assert len(names) >= 4
     make_splits(names, folder=tmp_path)
     for name in names:
         assert (tmp_path / f"{name}.csv").read_bytes() == (FOLDER / f"{name}.csv").read_bytes(), name
@@ -152,7 +152,7 @@ def test_one_known_fingerprint_is_given_to_the_nearest_copy_only():
 def test_every_entry_says_what_a_user_needs(name):
     entry = find(name)
     for field in ("title", "modality", "counts", "licence", "citation", "manual", "layout", "splits"):
-        assert len(getattr(entry, field)) > 3, field
+        assert len(getattr(entry, field)) > 2, field
     assert entry.page.startswith("http") and entry.classes and entry.name == name
     assert all(url.startswith("https://") for url in entry.downloads)
 
