@@ -1,5 +1,6 @@
 """What the project's own networks are built from."""
 
+import difflib
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -127,8 +128,10 @@ SMALL_CONFIGS = {  # the project's own, with the operator at strides 8 and 16; e
 
 
 def override(config: ModelConfig, overrides: dict) -> ModelConfig:
-    """The config with some fields replaced. Raises TypeError that lists the fields where a name is unknown."""
+    """The config with some fields replaced. Raises TypeError for an unknown name, with those that are near."""
     known = ModelConfig.__dataclass_fields__
-    if unknown := set(overrides) - set(known):
-        raise TypeError(f"overrides: expected fields of {sorted(known)}, got {sorted(unknown)}")
+    for name in sorted(set(overrides) - set(known)):
+        near = difflib.get_close_matches(name, known)
+        shown = f"near ones: {', '.join(near)}" if near else f"known: {', '.join(sorted(known))}"
+        raise TypeError(f"overrides: unknown field {name!r}; {shown}")
     return replace(config, **overrides)

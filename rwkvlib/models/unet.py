@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn as nn
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers import CrossChannelMix, DecoderBlock
@@ -37,9 +38,8 @@ class RWKVUNet(nn.Module):
         self.decoder2 = DecoderBlock(w[0] + s[0], w[1], kernel_size=k)
         self.decoder3 = DecoderBlock(w[1] + s[1], w[2], kernel_size=k)
         self.decoder4 = DecoderBlock(w[2] + s[2], w[3], kernel_size=k)
-        shuffled = config.stem_stride if config.upsample == "shuffle" else 1
-        self.final_conv = nn.Conv2d(w[3], config.num_classes * shuffled**2, 1)
-        self.shuffle = nn.PixelShuffle(shuffled) if shuffled > 1 else nn.Identity()
+        self.shuffled = config.stem_stride if config.upsample == "shuffle" else 1
+        self.final_conv = nn.Conv2d(w[3], config.num_classes * self.shuffled**2, 1)
         if config.deep_supervision:
             self.side_heads = nn.ModuleList(nn.Conv2d(n, config.num_classes, 1) for n in w[2::-1])
         if self.ccm is not None:
@@ -52,7 +52,10 @@ class RWKVUNet(nn.Module):
         y2 = self.decoder2(self.join(y1, skips[0]))
         y3 = self.decoder3(self.join(y2, skips[1]))
         y4 = self.decoder4(self.join(y3, skips[2]))
-        logits = resize(self.shuffle(self.final_conv(y4)), tuple(x.shape[2:]))
+        logits = self.final_conv(y4)
+        if self.shuffled > 1:
+            logits = F.pixel_shuffle(logits, self.shuffled)
+        logits = resize(logits, tuple(x.shape[2:]))
         if not (self.training and self.config.deep_supervision):
             return logits
         return [logits, *(head(y) for head, y in zip(self.side_heads, (y3, y2, y1), strict=True))]
