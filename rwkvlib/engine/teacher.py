@@ -148,4 +148,13 @@ def imitate(
             hashes={"train": whole.sha256()},
             part=lambda student: student.encoder,
         )
-        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)
+        return fit(
+            task,
+            config,
+            out,
+            accelerator,
+            resume=resume,
+            stop_after=stop_after,
+            progress=progress,
+            pictures=command is not None,
+        )

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn as nn
 from accelerate import Accelerator, InitProcessGroupKwargs
@@ -39,6 +40,8 @@ from .losses import DeepSupervision, make_loss
 from .parallel import Gather, item_order
 from .predict import normalise
 from .schedules import make_schedule
+from .watching import SHARE as PICTURES
+from .watching import write_curves, write_samples
 
 # Fields that change no weight: a run may be resumed with others.
 FREE = ("data", "data_on", "num_workers", "save_every")
@@ -75,6 +78,7 @@ class Task:
     meta: dict  # for the header of the weights: model, overrides, size
     hashes: dict[str, str] = field(default_factory=dict)  # of the data, by what they are for
     as_validated: Callable[[Tensor], Tensor] | None = None  # what is done to an image in the place of `augment`
+    samples: SegmentationData | None = None  # of whose images predictions are shown
     part: Callable[[nn.Module], nn.Module] = lambda model: model  # of the model, that is kept as the result
 
 
@@ -191,9 +195,10 @@ def fit(
     resume: bool | str = False,
     stop_after: int | None = None,
     progress: bool = True,
+    pictures: bool = False,
 ) -> list[dict]:
     """The loop of `train` and `pretrain`; see there. The random numbers of a step (augmentation, DropPath) depend on
-    seed, step and process alone, so that a resumed run needs no generator's state."""
+    seed, step and process alone, so that a resumed run needs no generator's state. `pictures`: see `watching`."""
     divisor = divisor_of(task.model)
     if config.size % divisor:
         raise ValueError(
@@ -331,6 +336,18 @@ def fit(
         )
         save_state(out, now.step, plain, meta, state)
 
+    drawing, dearest = 0.0, 1.0  # seconds that pictures took, all and the dearest
+
+    def draw() -> None:
+        nonlocal drawing, dearest
+        start = time.perf_counter()
+        write_curves(now.log, task.score, out / "curves.png")
+        if task.samples is not None:
+            (out / "samples").mkdir(exist_ok=True)
+            write_samples(kept, task.samples, out / "samples" / f"step_{now.step:06d}.png")
+        took = time.perf_counter() - start
+        drawing, dearest = drawing + took, max(dearest, took)
+
     with interruptible(processes) as asked_to_stop:
         while now.step < end and not over:
             set_seed(
@@ -382,6 +399,9 @@ def fit(
                         file = out / "kept" / f"step_{now.step:08d}.safetensors"
                         save_checkpoint(file, task.part(kept), dict(meta, metrics=now.log[-1]), dtype=torch.float16)
                     write_file(out / "log.json", to_json(now.log).encode())
+                    write_file(out / "log.csv", pd.DataFrame(now.log).to_csv(index=False).encode())
+                    if pictures and (last or drawing + dearest < PICTURES * now.seconds):
+                        draw()
                     bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
                 over = over or exhausted()
             if is_main and (saves or over):
@@ -525,8 +545,8 @@ def train(
 
     Writes into the folder `out`: ``model.safetensors`` (for `load_checkpoint`: the weights that are best on the split
     of validation, or the last ones, as ``config.choose`` says), ``checkpoints/`` (the last two states, to resume from),
-    ``log.json`` (what is returned, undefined scores as null), ``config.json``, and with ``config.keep`` "all" ``kept/``
-    (the weights of each validation). Ctrl-C ends a run after the step that it is in, with a checkpoint.
+    ``log.json`` and ``log.csv`` (what is returned, undefined scores as null), ``config.json``, and with ``config.keep``
+    "all" ``kept/`` (the weights of each validation). Ctrl-C ends a run after the step that it is in, with a checkpoint.
 
     Args:
         resume: True goes on with the run that `out` holds, if it does: the result is the same as without the
@@ -535,11 +555,12 @@ def train(
             before, but must be the same; ``num_workers`` and ``save_every`` may differ, and with the schedule
             "constant" also ``epochs``, ``steps`` and ``budget_seconds``: so it can be extended.
         stop_after: stop once this many of the run's epochs are done, to be resumed later.
-        command: the line that repeats the run, for ``provenance.json``; None: there is no such file.
+        command: the line that repeats the run, for ``provenance.json``; None: there is no such file, nor pictures,
+            which are ``curves.png`` and ``samples/step_STEP.png``: eight validation images, the truth, the prediction.
 
     Returns:
         One dict for each validation: epoch, step, loss (mean since the one before), lr (of the step), dice (mean over
-        images and classes, where there is a validation split), seconds.
+        images and classes, where there is a validation split), with several classes dice_1 and so on, seconds.
 
     Raises:
         FileExistsError: `out` holds a run already and `resume` is False, or another run writes into it.
@@ -567,10 +588,22 @@ def train(
 
             def validate(model: nn.Module) -> dict[str, float]:
                 table = evaluate(model, validation, protocol=config.protocol, batch_size=config.batch_size, hd95=False)
-                return {"dice": float(table["dice"].mean())}
+                by_class = table.groupby("class")["dice"].mean()
+                each = {f"dice_{number}": float(dice) for number, dice in by_class.items()} if len(by_class) > 1 else {}
+                return {"dice": float(table["dice"].mean())} | each
 
         augment = make_augmentation(config.augment, config.size)
         meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
         loss = DeepSupervision(make_loss(config.loss, config.num_classes))
         task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
-        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)
+        task.samples = None if config.validation is None else validation
+        return fit(
+            task,
+            config,
+            out,
+            accelerator,
+            resume=resume,
+            stop_after=stop_after,
+            progress=progress,
+            pictures=command is not None,
+        )

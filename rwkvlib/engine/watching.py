@@ -1,0 +1,51 @@
+"""What a run shows of itself while it goes on: curves, and predictions for the same few images."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch.nn as nn
+
+from ..data.dataset import SegmentationData
+from ..data.files import save_png
+from ..files import replacing
+from .predict import predict_unchecked, to_labels
+from .predict_files import overlay
+
+COUNT = 8  # images of a sheet
+GAP = 2  # pixels between them
+SHARE = 0.02  # of a run's time that pictures may take; the last ones are always drawn
+
+
+def write_curves(log: Sequence[dict], score: str, path: str | Path) -> None:
+    """Draws loss and, where it is there, score of each validation against the step: a PNG, whole or not at all."""
+    from matplotlib.figure import Figure  # without pyplot, which would change a notebook's state
+
+    scored = [row for row in log if row.get(score) is not None and np.isfinite(row[score])]
+    figure = Figure(figsize=(6, 2.4 * (1 + bool(scored))), layout="constrained")
+    axes = figure.subplots(1 + bool(scored), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, name, rows in zip(axes, ("loss", score), (log, scored), strict=False):
+        ax.plot([row["step"] for row in rows], [row[name] for row in rows], marker="." if len(rows) < 50 else "")
+        ax.set_ylabel(name if name == "loss" else f"{name} on validation")
+        ax.grid(alpha=0.3)
+    if scored:
+        best = max(scored, key=lambda row: row[score])
+        axes[1].annotate(f"{best[score]:.3f}", (best["step"], best[score]))
+    axes[-1].set_xlabel("step")
+    with replacing(path) as file:
+        figure.savefig(file, dpi=100)
+
+
+def write_samples(model: nn.Module, data: SegmentationData, path: str | Path) -> None:
+    """Draws a sheet of up to eight images, evenly spaced in the set and so the same each time: as they are, with the
+    truth, with the prediction. A PNG, whole or not at all."""
+    chosen = np.unique(np.linspace(0, len(data) - 1, COUNT).round().astype(int))
+    columns = []
+    for i in chosen:
+        image, mask = data.images[i], data.masks[i]
+        found = to_labels(predict_unchecked(model, data[int(i)]["image"][None]))[0].numpy()
+        rgb = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, -1)
+        tiles = (rgb, overlay(rgb, mask), overlay(rgb, found))
+        columns.append(np.concatenate([np.pad(t, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for t in tiles]))
+    with replacing(path) as file:
+        save_png(np.concatenate(columns, 1)[None, :-GAP, :-GAP], file)
