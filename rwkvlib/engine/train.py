@@ -41,12 +41,13 @@ from .parallel import Gather, item_order
 from .predict import normalise
 from .schedules import make_schedule
 from .watching import SHARE as PICTURES
-from .watching import write_curves, write_samples
+from .watching import all_or_nothing, write_curves, write_samples
 
 # Fields that change no weight: a run may be resumed with others.
 FREE = ("data", "data_on", "num_workers", "save_every")
 LENGTH = ("epochs", "steps", "budget_seconds")
 PATIENCE = {"cuda": 20}  # steps from one look at the losses to the next, by kind of device; 1 on others
+TIMED, FEW = 5, 100  # steps after which a run says how many its time will do for, and how many are few
 SHARE = 0.25  # of a GPU's free memory that a set may take
 
 
@@ -376,6 +377,10 @@ def fit(
             over = read_clock()
             if config.budget_seconds:  # the steps that the time will do for
                 bar.total = min(end, max(now.step, round(now.step * config.budget_seconds / now.seconds)))
+                if now.step == TIMED and progress and is_main:
+                    few = f"; fewer than {FEW} teach little: give it more time, or a smaller size or batch_size"
+                    said = f"{config.budget_seconds:g} seconds will do for about {bar.total} steps"
+                    bar.write(said + few * (bar.total < FEW))
             bar.update()
             last = over or now.step == end
             validates = last or now.step % (config.validate_every or per_epoch) == 0
@@ -588,6 +593,8 @@ def train(
 
             def validate(model: nn.Module) -> dict[str, float]:
                 table = evaluate(model, validation, protocol=config.protocol, batch_size=config.batch_size, hd95=False)
+                if progress and (said := all_or_nothing(table, validation.masks[0].size)):
+                    accelerator.print(f"warning: validation: {said}")
                 by_class = table.groupby("class")["dice"].mean()
                 each = {f"dice_{number}": float(dice) for number, dice in by_class.items()} if len(by_class) > 1 else {}
                 return {"dice": float(table["dice"].mean())} | each

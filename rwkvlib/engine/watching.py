@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch.nn as nn
 
 from ..data.dataset import SegmentationData
@@ -34,6 +35,17 @@ def write_curves(log: Sequence[dict], score: str, path: str | Path) -> None:
     axes[-1].set_xlabel("step")
     with replacing(path) as file:
         figure.savefig(file, dpi=100)
+
+
+def all_or_nothing(scores: pd.DataFrame, pixels: int) -> str | None:
+    """What is wrong where a table of `evaluate` has nothing marked in any image, or every one of its pixels."""
+    marked = set(scores["predicted"])
+    if not (scores["truth"] > 0).any() or not (marked == {0} or marked == {pixels}):
+        return None
+    return (
+        f"the network marks {'nothing' if marked == {0} else 'every pixel'} in all of the {scores['name'].nunique()} "
+        "images; usual early on, else look at the masks' values, at num_classes and lr"
+    )
 
 
 def write_samples(model: nn.Module, data: SegmentationData, path: str | Path) -> None:

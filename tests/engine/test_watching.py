@@ -1,5 +1,9 @@
 """What a run shows of itself."""
 
+import itertools
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,9 +11,10 @@ import torch.nn as nn
 from PIL import Image
 
 from rwkvlib.data import load_data
+from rwkvlib.engine import train as module
 from rwkvlib.engine.predict_files import overlay
 from rwkvlib.engine.train import train
-from rwkvlib.engine.watching import GAP, write_curves, write_samples
+from rwkvlib.engine.watching import GAP, all_or_nothing, write_curves, write_samples
 
 
 class Bright(nn.Module):
@@ -66,3 +71,19 @@ def test_several_classes_have_a_score_each(tmp_path, recipe):
     (row,) = train(config, tmp_path, progress=False)
     each = [row[f"dice_{number}"] for number in range(1, 9)]
     assert np.nanmean(each) == pytest.approx(row["dice"], abs=0.2) and "dice_0" not in row
+
+
+@pytest.mark.parametrize(("predicted", "said"), [([0, 0], "nothing"), ([64, 64], "every pixel"), ([0, 64], None)])
+def test_all_or_nothing_is_said(predicted, said):
+    scores = pd.DataFrame({"name": ["a", "b"], "truth": [3, 0], "predicted": predicted})
+    found = all_or_nothing(scores, 64)
+    assert (found is None) if said is None else f"marks {said} in all of the 2 images" in found
+    assert all_or_nothing(scores.assign(truth=0), 64) is None
+
+
+def test_a_budget_for_few_steps_is_said(tmp_path, recipe, monkeypatch, capsys):
+    ticks = itertools.count()
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ticks) / 10))
+    train(recipe(epochs=10_000, budget_seconds=3), tmp_path, progress=True)
+    said = capsys.readouterr()
+    assert re.search(r"3 seconds will do for about \d\d steps; fewer than 100 teach little", said.out + said.err)
