@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 import torch.nn as nn
 
 from ..data.dataset import SegmentationData
@@ -55,7 +56,8 @@ def write_samples(model: nn.Module, data: SegmentationData, path: str | Path) ->
     columns = []
     for i in chosen:
         image, mask = data.images[i], data.masks[i]
-        found = to_labels(predict_unchecked(model, data[int(i)]["image"][None]))[0].numpy()
+        batch = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        found = to_labels(predict_unchecked(model, batch))[0].numpy()
         rgb = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, -1)
         tiles = (rgb, overlay(rgb, mask), overlay(rgb, found))
         columns.append(np.concatenate([np.pad(t, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for t in tiles]))
