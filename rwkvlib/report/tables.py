@@ -371,8 +371,6 @@ TABLES = {
     "training": training,
     "runs": lambda: runs("reproduction"),
     "efficiency": efficiency,
-    "starts": starts,
-    "starts_comparisons": starts_comparisons,
     "ablations": ablations,
     "by_seed": lambda: by_seed().reset_index(),
     "interaction": interaction,

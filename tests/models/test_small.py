@@ -217,9 +217,9 @@ def test_folded_it_gives_the_same_numbers():
         torch.testing.assert_close(folded(image(model)), model(image(model)), atol=1e-5, rtol=1e-4)
 
 
-def test_exported_it_gives_the_same_numbers_for_any_batch(tmp_path):
-    pytest.importorskip("onnxscript", reason="needs onnxscript")
-    onnxruntime = pytest.importorskip("onnxruntime", reason="needs onnxruntime")
+def test_exported_it_gives_the_same_numbers_for_any_batch(require_package, tmp_path):
+    require_package("onnxscript")
+    onnxruntime = require_package("onnxruntime")
     from rwkvlib.data.pixels import normalise
     from rwkvlib.engine.export import export_onnx
 
