@@ -70,7 +70,7 @@ def test_the_weights_kept_are_the_chosen_ones(choose, tmp_path, recipe, monkeypa
         import pandas as pd
 
         seen.append({key: x.clone() for key, x in model.state_dict().items()})
-        return pd.DataFrame({"dice": [next(scores)]})
+        return pd.DataFrame({"class": 1, "dice": [next(scores)]})
 
     monkeypatch.setattr(module, "evaluate", scored)
     train(recipe(choose=choose), tmp_path, progress=False)
@@ -397,7 +397,7 @@ def test_a_failing_compiler_is_named(tmp_path, recipe, monkeypatch):
 def test_undefined_scores_are_null_in_the_log(tmp_path, recipe, monkeypatch):
     import pandas as pd
 
-    monkeypatch.setattr(module, "evaluate", lambda *a, **kw: pd.DataFrame({"dice": [float("nan")]}))
+    monkeypatch.setattr(module, "evaluate", lambda *a, **kw: pd.DataFrame({"class": 1, "dice": [float("nan")]}))
     log = train(recipe(epochs=1), tmp_path, progress=False)
     assert np.isnan(log[-1]["dice"])
 
@@ -580,7 +580,7 @@ def test_patience_ends_a_run_that_no_longer_rises(tmp_path, recipe, monkeypatch)
     scores = [0.2, 0.5, 0.5, 0.4, 0.9]
 
     def evaluate(*args, **kwargs):
-        return pd.DataFrame({"dice": [given.pop(0)]})
+        return pd.DataFrame({"class": 1, "dice": [given.pop(0)]})
 
     monkeypatch.setattr(module, "evaluate", evaluate)
     patient = recipe(epochs=4, validate_every=1, patience=0.25)
