@@ -20,24 +20,31 @@ from .inputs import ROOT
 
 HTML = ROOT / "_build/html"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
-# Code and formulas are thousands of spans in a dozen looks, and axe-core takes milliseconds for each: it is given the
-# first of each look, on the same ground, seen or unseen.
+# Code and formulas are thousands of elements in a dozen looks, and axe-core takes milliseconds for each: while it looks
+# the page holds the first of each look alone, on the same ground, seen or unseen.
 AXE = """async rules => {
-  const looks = new Set(), spans = ':is(pre, code, dt.sig, mjx-container) span:not(:has(*))';
-  for (const span of document.querySelectorAll(spans)) {
-    if (span.getAttributeNames().some(name => name !== 'class')) continue;
-    const seen = span.checkVisibility({visibilityProperty: true}), look = new Set([seen]);
-    for (let e = span; e; e = e.parentElement) {
-      const {color, fontSize, fontWeight, textShadow, backgroundColor, backgroundImage, opacity} = getComputedStyle(e);
-      if (e === span) look.add(`${color} ${fontSize} ${fontWeight} ${textShadow}`);
-      look.add(`${backgroundColor} ${backgroundImage} ${opacity}`);
+  const looks = new Set(), alike = [], grounds = new Map();
+  const ground = e => {
+    if (!e) return '';
+    if (!grounds.has(e)) {
+      const {backgroundColor, backgroundImage, opacity} = getComputedStyle(e);
+      const own = `${backgroundColor} ${backgroundImage} ${opacity}`, below = ground(e.parentElement);
+      grounds.set(e, below.endsWith(own) ? below : `${below}; ${own}`);
     }
-    const key = [...look].join();
-    if (looks.has(key)) span.dataset.alike = '';
-    looks.add(key);
+    return grounds.get(e);
+  };
+  for (const span of document.querySelectorAll(':is(pre, code, dt.sig) span:not(:has(*)), mjx-c')) {
+    if (span.getAttributeNames().some(name => name !== 'class')) continue;
+    const {color, fontSize, fontWeight, textShadow} = getComputedStyle(span);
+    const seen = span.checkVisibility({visibilityProperty: true});
+    const look = [color, fontSize, fontWeight, textShadow, seen, ground(span)].join();
+    if (looks.has(look)) alike.push(span);
+    looks.add(look);
   }
-  const found = await axe.run({include: [document], exclude: ['[data-alike]']}, {runOnly: rules});
-  document.querySelectorAll('[data-alike]').forEach(span => delete span.dataset.alike);
+  const places = alike.map(() => document.createComment(''));
+  alike.forEach((span, i) => span.replaceWith(places[i]));
+  const found = await axe.run(document, {runOnly: rules});
+  places.forEach((place, i) => place.replaceWith(alike[i]));
   return found.violations;
 }"""
 
