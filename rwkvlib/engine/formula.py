@@ -84,13 +84,4 @@ def pretrain_formula(
             meta=dict(model=config.model, overrides=overrides, size=config.size, data=config.data),
             hashes={"train": data.sha256(), "validation": validation.sha256()},
         )
-        return fit(
-            task,
-            config,
-            out,
-            accelerator,
-            resume=resume,
-            stop_after=stop_after,
-            progress=progress,
-            pictures=command is not None,
-        )
+        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

@@ -128,13 +128,4 @@ def pretrain(
             hashes={"train": data.sha256(), "validation": validation.sha256()},
             as_validated=lambda image: _middle(image, config.size),
         )
-        return fit(
-            task,
-            config,
-            out,
-            accelerator,
-            resume=resume,
-            stop_after=stop_after,
-            progress=progress,
-            pictures=command is not None,
-        )
+        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

@@ -148,13 +148,4 @@ def imitate(
             hashes={"train": whole.sha256()},
             part=lambda student: student.encoder,
         )
-        return fit(
-            task,
-            config,
-            out,
-            accelerator,
-            resume=resume,
-            stop_after=stop_after,
-            progress=progress,
-            pictures=command is not None,
-        )
+        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

@@ -196,10 +196,10 @@ def fit(
     resume: bool | str = False,
     stop_after: int | None = None,
     progress: bool = True,
-    pictures: bool = False,
 ) -> list[dict]:
     """The loop of `train` and `pretrain`; see there. The random numbers of a step (augmentation, DropPath) depend on
-    seed, step and process alone, so that a resumed run needs no generator's state. `pictures`: see `watching`."""
+    seed, step and process alone, so that a resumed run needs no generator's state. With `progress` it draws the
+    pictures of `watching`."""
     divisor = divisor_of(task.model)
     if config.size % divisor:
         raise ValueError(
@@ -405,7 +405,7 @@ def fit(
                         save_checkpoint(file, task.part(kept), dict(meta, metrics=now.log[-1]), dtype=torch.float16)
                     write_file(out / "log.json", to_json(now.log).encode())
                     write_file(out / "log.csv", pd.DataFrame(now.log).to_csv(index=False).encode())
-                    if pictures and (last or drawing + dearest < PICTURES * now.seconds):
+                    if progress and (last or drawing + dearest < PICTURES * now.seconds):
                         draw()
                     bar.write(", ".join(f"{k} {v:.4g}" for k, v in now.log[-1].items())) if progress else None
                 over = over or exhausted()
@@ -560,8 +560,9 @@ def train(
             before, but must be the same; ``num_workers`` and ``save_every`` may differ, and with the schedule
             "constant" also ``epochs``, ``steps`` and ``budget_seconds``: so it can be extended.
         stop_after: stop once this many of the run's epochs are done, to be resumed later.
-        command: the line that repeats the run, for ``provenance.json``; None: there is no such file, nor pictures,
-            which are ``curves.png`` and ``samples/step_STEP.png``: eight validation images, the truth, the prediction.
+        progress: a bar, what is worth saying, and pictures: ``curves.png``, and ``samples/step_STEP.png`` with eight
+            validation images, the truth and the prediction.
+        command: the line that repeats the run, for ``provenance.json``; None: there is no such file.
 
     Returns:
         One dict for each validation: epoch, step, loss (mean since the one before), lr (of the step), dice (mean over
@@ -604,13 +605,4 @@ def train(
         loss = DeepSupervision(make_loss(config.loss, config.num_classes))
         task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
         task.samples = None if config.validation is None else validation
-        return fit(
-            task,
-            config,
-            out,
-            accelerator,
-            resume=resume,
-            stop_after=stop_after,
-            progress=progress,
-            pictures=command is not None,
-        )
+        return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

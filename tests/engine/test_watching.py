@@ -55,8 +55,8 @@ def test_curves_show_what_there_is(tmp_path):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["both.png", "loss.png"]
 
 
-def test_a_run_by_command_draws_its_end_and_a_call_nothing(tmp_path, recipe):
-    log = train(recipe(), tmp_path / "command", progress=False, command="x")
+def test_a_run_with_progress_draws_its_end_and_a_silent_one_nothing(tmp_path, recipe):
+    log = train(recipe(), tmp_path / "command")
     assert [f.name for f in (tmp_path / "command" / "samples").iterdir()] == ["step_000006.png"], (
         "a short run: the last"
     )
