@@ -64,7 +64,7 @@ check: lint ## lint and quick tests, before a commit
 	$(PYTEST) --dist loadfile -m "not slow" $(QUICK)
 
 check-book: $(STAMP) ## test the built pages in a headless Chromium
-	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) --dist loadgroup tests/pages
+	RWKVLIB_NEEDS_BOOK=1 $(PYTEST) tests/pages
 
 plain: $(STAMP) ## write notebooks/plain/, the edition of the chapters for Colab
 	$(BIN)/python -m book plain

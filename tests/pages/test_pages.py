@@ -32,11 +32,9 @@ READY = """() => Promise.all([
   window.MathJax && MathJax.startup ? MathJax.startup.promise : 0, document.fonts.ready]).then(() => true)"""
 
 each_page = pytest.mark.parametrize("name", PAGES or ["book/index.html"])
-# A page is opened once for each width, and all tests of it run one after the other in one process.
+# A page is opened once for each width, and all tests of it run one after the other in one process; see conftest.py.
 VISITS = [
-    pytest.param((name, width), id=f"{name}-{width}", marks=pytest.mark.xdist_group(f"{name}-{width}"))
-    for name in PAGES or ["book/index.html"]
-    for width in WIDTHS
+    pytest.param((name, width), id=f"{name}-{width}") for name in PAGES or ["book/index.html"] for width in WIDTHS
 ]
 
 
