@@ -1,4 +1,5 @@
-# Setup: installs the library only where it is missing (Colab), and never replaces an installed torch.
+# Setup: installs the library only where it is missing (Colab),
+# and never replaces an installed torch.
 import importlib.metadata
 import importlib.util
 import os
@@ -8,8 +9,11 @@ import sys
 if importlib.util.find_spec("rwkvlib") is None:
     source = "git+https://github.com/rwkv-unet-book/rwkv-unet-book@v0.1.0"
     source = f"rwkvlib[cpu,cuda,train,export,teacher,book-plots] @ {source}"
-    torch = [f"torch=={importlib.metadata.version('torch')}"] if importlib.util.find_spec("torch") else []
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", source, *torch], check=True)
+    pins = []
+    if importlib.util.find_spec("torch"):
+        pins = [f"torch=={importlib.metadata.version('torch')}"]
+    pip = [sys.executable, "-m", "pip", "install", "-q"]
+    subprocess.run([*pip, source, *pins], check=True)
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -17,7 +21,8 @@ import torch
 
 from rwkvlib.bookkit import live, read_result, table, use_style
 
-FULL = os.environ.get("RWKVLIB_PROFILE", "fast") == "full"  # full: longer runs, more seeds
+# full: longer runs, more seeds
+FULL = os.environ.get("RWKVLIB_PROFILE", "fast") == "full"
 rng = np.random.default_rng(0)
 torch.manual_seed(0)
 use_style()

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from book import draw_map
+from book import draw_map, folding
 from book.executing import sources_hash
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -192,9 +192,20 @@ def test_notebook_has_the_outputs_of_its_code(path):
 
 
 @each_notebook
-def test_notebook_code_cells_are_short(path):
-    long = {cell["source"].splitlines()[0]: cell["source"].count("\n") + 1 for cell in cells(path)}
-    assert not {first: lines for first, lines in long.items() if lines > 25}
+def test_notebook_code_fits_the_page(path):
+    wide = [line for cell in cells(path) for line in cell["source"].splitlines() if len(line) > 76]
+    assert not wide, "a line of more than 76 columns wraps in the page"
+    for cell in cells(path):
+        lines = cell["source"].count("\n") + 1
+        assert lines <= (20 if folding.visible(cell) else 45), cell["source"]
+
+
+def test_readers_see_ideas_and_not_plumbing():
+    """What only draws or lays out a table is folded (tag hide-input): below a tenth of the lines that are seen."""
+    counts = {path.stem: folding.counts(json.loads(path.read_text())["cells"]) for path in NOTEBOOKS}
+    lines, drawn = (sum(pair[i] for pair in counts.values()) for i in (0, 1))
+    assert drawn < 0.1 * lines, counts
+    assert not [name for name, (lines, drawn) in counts.items() if drawn > 0.15 * lines]
 
 
 @each_notebook
