@@ -30,12 +30,15 @@ def fetch_assets(root: Path = ROOT) -> Path:
 
     shutil.rmtree(target, ignore_errors=True)
     mathjax, modules = npm / "node_modules/mathjax/es5", npm / "node_modules"
+    runtime = modules / "onnxruntime-web"
     copies = [
         (mathjax / "tex-chtml.js", target / "mathjax/tex-chtml.js"),
         (mathjax / "input/tex/extensions", target / "mathjax/input/tex/extensions"),
         (mathjax / "output/chtml/fonts/woff-v2", target / "mathjax/output/chtml/fonts/woff-v2"),
         (modules / "mathjax/LICENSE", target / "mathjax/LICENSE"),
         (modules / "axe-core/axe.min.js", root / "_build/axe.min.js"),  # for the tests, not for the pages
+        (runtime / "dist/ort.wasm.bundle.min.mjs", root / "_build/ort/ort.mjs"),  # packed by book/network.py
+        (runtime / "dist/ort-wasm-simd-threaded.wasm", root / "_build/ort/ort.wasm"),
     ]
     manager = modules / "@jupyter-widgets/html-manager"
     copies += [(path, target / "widgets" / path.name) for path in sorted((manager / "dist").iterdir())]

@@ -1,4 +1,4 @@
-"""What this book adds to Sphinx: quizzes that need no server, pages without solutions, a sitemap,
+"""What this book adds to Sphinx: quizzes and a network that need no server, pages without solutions, a sitemap,
 and links to the plain edition."""
 
 from __future__ import annotations
@@ -62,6 +62,16 @@ class Quiz(SphinxDirective):
         return [*result, raw("</div></div>")]
 
 
+class Network(SphinxDirective):
+    """A network that runs in the page once the reader asks (book/network.py, _static/network.js); until then, and where
+    it cannot run, its masks on the pictures that it offers."""
+
+    def run(self) -> list[nodes.Node]:
+        static = "../" * self.env.docname.count("/") + "_static/network/stored.png"
+        says = "Four generated pictures above; below, the same with what the smallest network marks on them."
+        return [raw(f'<div class="rwkv-network"><img src="{static}" alt="{says}"></div>')]
+
+
 class Exercise(ExerciseDirective):
     """An exercise whose title ends in its grade: the page puts the whole title in brackets, so the grade has none."""
 
@@ -107,6 +117,7 @@ def write_sitemap(app: Sphinx, error: Exception | None) -> None:
 def setup(app: Sphinx) -> dict:
     """Register everything above."""
     app.add_directive("quiz", Quiz)
+    app.add_directive("network", Network)
     app.add_directive("exercise", Exercise, override=True)
     app.add_config_value("rwkv_solutions", True, "env", [bool])
     app.connect("doctree-read", remove_solutions)

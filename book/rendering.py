@@ -27,6 +27,7 @@ from .assets import fetch_assets
 from .executing import environment, execute_ahead
 from .inputs import EXECUTION_INPUTS, PAGE_INPUTS, ROOT, digest, execution_key
 from .measured import numbers
+from .network import make_network
 
 # Its own process, in the book's folder, so that it can import book/extension.py, the book's Sphinx extension.
 JUPYTER_BOOK = "from jupyter_book.cli.main import main; main()"
@@ -76,6 +77,7 @@ def build_html(root: Path = ROOT, assets: bool = True) -> int:
     stamp.unlink(missing_ok=True)
     if assets:
         fetch_assets(root)
+        make_network(root)
     for stale in (build / "html", build / ".doctrees"):
         if stale.exists():
             shutil.rmtree(stale)
