@@ -86,8 +86,11 @@ def times(root: Path) -> dict[str, str]:
 def synthetic_model(root: Path) -> dict[str, str]:
     """Returns what is known of the weights that the library brings along."""
     run = result(root, "training/synthetic_t_128")
-    scores = run["mean"]
+    scores, light = run["mean"], result(root, "training/rwkv_unet_p_synthetic")
     return {
+        "synthetic_p_dice": f"{light['mean']['dice']:.2f}",
+        "synthetic_p_numbers": f"{light['numbers']:,}",
+        "synthetic_p_test_images": str(len(light["images"])),
         "synthetic_t_dice": f"{scores['dice']:.3f}",
         "synthetic_t_iou": f"{scores['iou']:.3f}",
         "synthetic_t_hd95": f"{scores['hd95']:.1f}",

@@ -26,6 +26,7 @@ from rwkvlib.data import synthetic_polyps, synthetic_ultrasound
 from rwkvlib.data.pixels import normalise
 from rwkvlib.engine.predict_files import overlay
 from rwkvlib.files import write_file
+from rwkvlib.layers import SpatialMix
 
 from .inputs import ROOT, digest
 
@@ -43,6 +44,8 @@ class Controlled(nn.Module):
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        mixes = [name for name, part in model.named_modules() if isinstance(part, SpatialMix)]
+        self.branches = tuple(f"{name.removesuffix('att')}ln1." for name in mixes)  # x + ln1(att(x)) in a block
 
     def forward(self, image: Tensor, decay: Tensor, bonus: Tensor, operator: Tensor) -> Tensor:
         changed = {}
@@ -51,7 +54,7 @@ class Controlled(nn.Module):
                 changed[name] = value * decay
             elif name.endswith(".spatial_first"):
                 changed[name] = value * bonus
-            elif ".ln1." in name:  # x + ln1(Spatial Mix of x), in every block that has one
+            elif name.startswith(self.branches):
                 changed[name] = value * operator
         return torch.func.functional_call(self.model, changed, (normalise(image),))
 
@@ -60,7 +63,7 @@ def pictures() -> list[dict]:
     """Returns the pictures that a page offers: name, what they show, image (H, W, 3) uint8, mask (H, W) uint8 or
     None."""
     found = []
-    for seed, says in ((90_001, "a lump on a wall"), (90_004, "another"), (90_010, "a third")):
+    for seed, says in ((90_001, "two lumps on a wall"), (90_003, "one lump"), (90_016, "a small lump")):
         image, mask = synthetic_polyps(seed, SIZE)
         found.append(dict(name=f"polyp {len(found) + 1}", alt=f"A generated picture: {says}.", image=image, mask=mask))
     image, mask = synthetic_ultrasound(7, SIZE)
@@ -104,7 +107,7 @@ def png(image: np.ndarray) -> bytes:
 
 
 def script(**values) -> bytes:
-    """Returns a script that adds to what is known of the networks."""
+    """Returns a script that adds to what a page knows of its networks."""
     return f"Object.assign((self.rwkvNetwork ??= {{}}), {json.dumps(values)});\n".encode()
 
 

@@ -174,7 +174,8 @@ def _head(meta: dict) -> set[str]:
 
 def load_pretrained(name: str) -> tuple[nn.Module, dict]:
     """The model and metadata of weights that come with the library, ``rwkv_unet_t_synthetic`` and the same of the sizes
-    n and p (see their cards), or that the authors released, such as ``authors_synapse_b`` (a name in `rwkvlib.engine.released.RELEASED`)."""
+    n and p (see their cards), or that the authors released, such as ``authors_synapse_b`` (a name in
+    `rwkvlib.engine.released.RELEASED`)."""
     known = [file for file in SHIPPED.values() if file.startswith("rwkv_unet_")]  # an encoder alone has no head
     if name not in (*known, *RELEASED):
         raise ValueError(f"name: expected one of {[*known, *RELEASED]}, got {name!r}")

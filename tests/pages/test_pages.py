@@ -11,9 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import torch
 
-from book import quality
+from book import network, quality
+from rwkvlib import load_pretrained
 
 HTML = quality.HTML
 PAGES = quality.pages()
@@ -279,6 +282,59 @@ def test_search_finds(browser, served, query, page):
     links = tab.eval_on_selector_all("ul.search li a", "links => links.map(link => link.pathname)")
     context.close()
     assert any(link.endswith(page) for link in links[:10]), links[:10]
+
+
+@pytest.mark.parametrize("way", ["served", "as a file"])
+def test_the_network_in_the_page_answers_as_pytorch_does(browser, served, way):
+    """The same logits to 1e-3 at two settings of the controls, a picture in under a second, nothing from elsewhere."""
+    home = served if way == "served" else HTML.as_uri()
+    context = browser.new_context()
+    page, elsewhere = context.new_page(), []
+    local = (home, "blob:", "data:")
+    page.on("request", lambda request: None if request.url.startswith(local) else elsewhere.append(request.url))
+    page.goto(f"{home}/book/index.html")
+    start = page.get_by_role("button", name=re.compile(r"Run the network in this page \(\d\.\d MB\)"))
+    start.wait_for()
+
+    def next_answer(action) -> tuple[float, np.ndarray]:
+        page.evaluate(
+            """() => void (window.answer = new Promise(done => document.querySelector('.rwkv-network').addEventListener(
+              'rwkv-logits', ({detail}) => done([detail.milliseconds, [...detail.logits]]), {once: true})))"""
+        )
+        action()
+        milliseconds, logits = page.evaluate("() => window.answer")
+        return milliseconds, np.array(logits)
+
+    picture = torch.from_numpy(network.pictures()[0]["image"]).permute(2, 0, 1)[None] / 255
+    model = network.Controlled(load_pretrained("rwkv_unet_p_synthetic")[0].eval())
+
+    def expected(*controls: float) -> np.ndarray:
+        with torch.inference_mode():
+            return model(picture, *map(torch.tensor, controls)).numpy().ravel()
+
+    _, logits = next_answer(start.click)
+    np.testing.assert_allclose(logits, expected(1.0, 1.0, 1.0), atol=1e-3)
+    slider = page.get_by_role("slider", name="Decay")
+    for _ in range(2):
+        milliseconds, logits = next_answer(lambda: slider.press("ArrowRight"))
+    assert slider.get_attribute("aria-valuetext") == "times 100"
+    np.testing.assert_allclose(logits, expected(100.0, 1.0, 1.0), atol=1e-3)
+    assert milliseconds < 1000
+    _, logits = next_answer(lambda: page.get_by_role("checkbox", name="Spatial Mix").uncheck())
+    np.testing.assert_allclose(logits, expected(100.0, 1.0, 0.0), atol=1e-3)
+
+    status = page.locator(".rwkv-network [role=status]")
+    view = page.locator(".rwkv-network canvas")
+    view.focus()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    status.get_by_text("of all change comes from").wait_for(timeout=60_000)
+    page.get_by_role("radio", name="draws a lump").check()
+    _, drawn = next_answer(lambda: view.click(position={"x": 30, "y": 30}))
+    assert np.abs(drawn - logits).max() > 0.1
+    assert not quality.violations(page)
+    assert not elsewhere
+    context.close()
 
 
 def test_a_quiz_answers_only_what_is_chosen(browser):
