@@ -1,5 +1,5 @@
-"""What this book adds to Sphinx: quizzes and a network that need no server, pages without solutions, a sitemap,
-and links to the plain edition."""
+"""What this book adds to Sphinx: quizzes and a network that need no server, pages without solutions, numbers by
+chapter, a sitemap, and links to the plain edition."""
 
 from __future__ import annotations
 
@@ -89,6 +89,16 @@ def remove_solutions(app: Sphinx, doctree: nodes.document) -> None:
             node.parent.remove(node)
 
 
+def number_by_chapter(app: Sphinx, env) -> list[str]:
+    """Gives what is numbered in a chapter, notebooks/NN_name, the numbers NN.1, NN.2 and so on."""
+    for page, kinds in env.toc_fignumbers.items():
+        if chapter := re.match(r"notebooks/(\d\d)_", page):
+            for numbers in kinds.values():
+                for place, label in enumerate(sorted(numbers, key=numbers.get), 1):
+                    numbers[label] = (int(chapter[1]), place)
+    return []
+
+
 def link_plain_edition(app: Sphinx, pagename: str, templatename: str, context: dict, doctree) -> None:
     """Let the Colab button open the plain edition at the version that its setup cell installs."""
     setup = (ROOT / "book/setup_cell.py").read_text(encoding="utf8")
@@ -121,6 +131,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("exercise", Exercise, override=True)
     app.add_config_value("rwkv_solutions", True, "env", [bool])
     app.connect("doctree-read", remove_solutions)
+    app.connect("env-updated", number_by_chapter, priority=900)  # after Sphinx has numbered them through
     app.connect("html-page-context", link_plain_edition, priority=900)
     app.connect("build-finished", write_sitemap)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

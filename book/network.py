@@ -31,7 +31,7 @@ from rwkvlib.layers import SpatialMix
 from .inputs import ROOT, digest
 
 SIZE = 128  # pixels: what the networks were trained at
-NETWORKS = {"rwkv_unet_p_synthetic": "pico", "rwkv_unet_n_synthetic": "nano", "rwkv_unet_t_synthetic": "T"}
+NETWORKS = {"rwkv_unet_p_synthetic": "pico", "rwkv_unet_t_synthetic": "T"}
 CONTROLS = ("decay", "bonus", "operator")
 LICENCE = b"/* onnxruntime-web, Copyright (c) Microsoft Corporation, MIT License */\n"
 INPUTS = ("rwkvlib", "book/network.py", "book/assets", "requirements.lock")

@@ -44,8 +44,8 @@ def save_checkpoint(path: str | Path, model: nn.Module, meta: dict, *, dtype: to
 
 
 # Short names of weights that come with the library; weights/README.md is their card.
-SHIPPED = {"synthetic": "rwkv_unet_t_synthetic", "teacher": "rwkv_encoder_t_teacher"}
-SHIPPED |= {f"synthetic_{size}": f"rwkv_unet_{size}_synthetic" for size in "np"}
+SHIPPED = {"synthetic": "rwkv_unet_t_synthetic", "synthetic_p": "rwkv_unet_p_synthetic"}
+SHIPPED |= {"teacher": "rwkv_encoder_t_teacher"}
 
 
 def checkpoint_file(path: str | Path, model: nn.Module | None = None) -> Path:
@@ -173,8 +173,8 @@ def _head(meta: dict) -> set[str]:
 
 
 def load_pretrained(name: str) -> tuple[nn.Module, dict]:
-    """The model and metadata of weights that come with the library, ``rwkv_unet_t_synthetic`` and the same of the sizes
-    n and p (see their cards), or that the authors released, such as ``authors_synapse_b`` (a name in
+    """The model and metadata of weights that come with the library, ``rwkv_unet_t_synthetic`` and
+    ``rwkv_unet_p_synthetic`` (see their cards), or that the authors released, such as ``authors_synapse_b`` (a name in
     `rwkvlib.engine.released.RELEASED`)."""
     known = [file for file in SHIPPED.values() if file.startswith("rwkv_unet_")]  # an encoder alone has no head
     if name not in (*known, *RELEASED):
