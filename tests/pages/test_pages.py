@@ -358,7 +358,7 @@ def test_a_quiz_answers_only_what_is_chosen(browser):
 
 @pytest.mark.parametrize("name", [name for name in PAGES if name.startswith("notebooks/")])
 def test_numbers_are_the_chapters(name):
-    """Figures, equations and exercises of chapter 4 are 4.1, 4.2 and so on, where they stand and where they are named."""
+    """Figures, equations and exercises of chapter 4 are 4.1, 4.2 and so on."""
     text = (HTML / name).read_text(encoding="utf8")
     chapter = int(re.match(r"notebooks/(\d+)", name)[1])
     figures = re.findall(r'<span class="caption-number">Fig\. (\d+)\.\d+', text)
