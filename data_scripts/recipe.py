@@ -51,7 +51,9 @@ num_classes: {1 if binary else len(names)}  # {", ".join(names)}{": one output t
 loss: {"binary" if binary else "synapse"}  # {"0.5 BCE + Dice" if binary else "0.5 CE + 0.5 Dice"}
 model: {MODEL}  # the smallest; rwkv_unet_s and rwkv_unet_b take longer
 pretrained: teacher  # an encoder that comes with the library; null: from scratch, and for the other models
-size: {size}  # pixels, a multiple of {divisor}; the images' sides have a median of {median:g}
+size: {size}  # pixels, a multiple of {divisor}, or [height, width]; the images' sides have a median of {median:g}
+# resize: letterbox  # keeps the images' shape
+# crop: {size}  # trains on patches; with size: null of images at their own size
 batch_size: {min(16, max(2, train // 4), train)}
 epochs: 200  # at most; the schedule runs with the time where that ends first
 budget_seconds: 240  # more is better; 0: no limit

@@ -11,7 +11,9 @@ import contextlib
 import difflib
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
 import unicodedata
 import warnings
@@ -32,7 +34,13 @@ from torch.utils.data import Dataset
 from ..files import expand, walk
 from .files import IMAGES, open_picture, picture_pixels, read_labels
 from .items import as_text, read_items
+from .pixels import Size, pair, place_of
 from .synthetic.sets import NAMES, find_synthetic, make_synthetic
+
+
+def _item(pixels: np.ndarray, labels: np.ndarray, name: str) -> dict[str, Tensor | str]:
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return {"image": image, "mask": torch.from_numpy(labels)[None].float(), "name": name}
 
 
 @dataclass
@@ -60,9 +68,16 @@ class SegmentationData(Dataset):
         return len(self.items)
 
     def __getitem__(self, i: int) -> dict[str, Tensor | str]:
-        image = torch.from_numpy(self.images[i]).permute(2, 0, 1).float() / 255
-        mask = torch.from_numpy(self.masks[i])[None].float()
-        return {"image": image, "mask": mask, "name": self.items["name"].iloc[i]}
+        return _item(*self.arrays(i), self.items["name"].iloc[i])
+
+    def arrays(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """An item's image (H, W, C) and mask (H, W), uint8."""
+        return self.images[i], self.masks[i]
+
+    def take(self, places: Sequence[int] | np.ndarray) -> "SegmentationData":
+        """The items at these places."""
+        items = self.items.iloc[places].reset_index(drop=True)
+        return SegmentationData(self.images[places], self.masks[places], items)
 
     @property
     def nbytes(self) -> int:
@@ -92,25 +107,55 @@ class SegmentationData(Dataset):
         return f"SegmentationData(images {self.images.shape}, masks {self.masks.shape}, {len(self.items)} items)"
 
 
-def _reader(path: Path, shown: str) -> tuple[dict[str, str], Callable[[str], bytes], Callable[[str], tuple]]:
-    """The names in a folder or zip, with /, and as they are there; what reads one, and what changes when it does."""
-    if path.is_dir():
-        names = {p.relative_to(path).as_posix(): str(p) for p in walk(path)}
+class _Folder:
+    """A folder's files by name: what reads one, and what changes when it does."""
 
-        def stamp(name: str) -> tuple:
-            about = os.stat(name)
-            return about.st_size, about.st_mtime_ns
+    def __init__(self, path: Path):
+        self.names = {p.relative_to(path).as_posix(): str(p) for p in walk(path)}
 
-        return names, lambda name: Path(name).read_bytes(), stamp
-    if zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)
-        names = {name.replace("\\", "/"): name for name in archive.namelist()}
-        names = {
+    def read(self, name: str) -> bytes:
+        return Path(name).read_bytes()
+
+    def stamp(self, name: str) -> tuple:
+        about = os.stat(name)
+        return about.st_size, about.st_mtime_ns
+
+
+class _Zip:
+    """As `_Folder`. Each process has the file open for itself, as workers would move each other's place in it."""
+
+    def __init__(self, path: Path):
+        self.path, self.opened = path, (os.getpid(), zipfile.ZipFile(path))
+        names = {name.replace("\\", "/"): name for name in self.archive.namelist()}
+        self.names = {
             name: own
             for name, own in names.items()
             if not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
         }
-        return names, archive.read, lambda name: (archive.getinfo(name).CRC, archive.getinfo(name).file_size)
+
+    @property
+    def archive(self) -> zipfile.ZipFile:
+        if self.opened[0] != os.getpid():
+            self.opened = os.getpid(), zipfile.ZipFile(self.path)
+        return self.opened[1]
+
+    def __getstate__(self) -> dict:  # for workers that are no copies of this process
+        return dict(path=self.path, names=self.names, opened=(0, None))
+
+    def read(self, name: str) -> bytes:
+        return self.archive.read(name)
+
+    def stamp(self, name: str) -> tuple:
+        about = self.archive.getinfo(name)
+        return about.CRC, about.file_size
+
+
+def _files_of(path: Path, shown: str) -> _Folder | _Zip:
+    """The files in a folder or zip, by their names with /."""
+    if path.is_dir():
+        return _Folder(path)
+    if zipfile.is_zipfile(path):
+        return _Zip(path)
     if path.is_file():
         raise ValueError(f"data: expected a folder or zip, got {shown!r}: no zip, or one that is cut short")
     if shown.startswith("synthetic"):
@@ -129,7 +174,8 @@ class _Set:
 
     def __init__(self, data: str | Path, classes: int | None = None):
         self.shown, self.path = str(data), expand(data)
-        self.names, self._read, self._stamp = _reader(self.path, self.shown)
+        files = _files_of(self.path, self.shown)
+        self.names, self._read, self._stamp = files.names, files.read, files.stamp
         if "items.csv" not in self.names:  # zips often hold the folder, not what is in it
             inside = [name for name in self.names if name.count("/") == 1 and name.endswith("/items.csv")]
             if len(inside) != 1:
@@ -342,7 +388,8 @@ def load_data(
     data: str | Path,
     split: str | int | None = None,
     *,
-    size: int | None = None,
+    size: Size | None = None,
+    resize: str = "squash",
     column: str = "split",
     classes: int | None = None,
 ) -> SegmentationData:
@@ -354,8 +401,10 @@ def load_data(
             ``:COUNT``. COUNT is how many images (volumes, for the abdomen) the split train has, 320 (8) by default;
             validation and test have a quarter of that each.
         split: a value of the column that `column` names, 0 and "0" alike; None takes all items.
-        size: height and width in pixels to resize to (images antialiased, masks nearest, spacing_x and spacing_y scaled
-            alike); None keeps the files' own, which must then be all the same. Synthetic images have 128 by default.
+        size: height and width in pixels to resize to, or one number for both (images antialiased, masks nearest,
+            spacing_x and spacing_y scaled alike); None keeps the files' own, which must then be all the same. Synthetic
+            images have 128 by default.
+        resize: "squash", or "letterbox": the image's shape is kept, and what is left of `size` is black background.
         column: of ``items.csv``, where a data set is split in several ways.
         classes: how many the masks may hold, the background included; None: as ``dataset.json`` says, or any number.
             The masks of all splits are looked at, so that a wrong one in the test set shows before training.
@@ -367,26 +416,169 @@ def load_data(
             several files for one item, a file that does not decode.
     """
     if wanted := find_synthetic(str(data)):
-        part = None if split is None else str(split)
-        images, masks, rows = make_synthetic(wanted, part, 128 if size is None else size)
+        part, (height, width) = None if split is None else str(split), pair(128 if size is None else size)
+        images, masks, rows = make_synthetic(wanted, part, max(height, width))
+        if height != width:
+            images, masks = (
+                np.stack([_resized(x, (height, width), resize, method) for x in arrays])
+                for arrays, method in ((images, Image.BILINEAR), (masks, Image.NEAREST))
+            )
         return SegmentationData(images, masks, pd.DataFrame(rows))
-    rows, readers = _choose(data, split, column, classes)
-    images = masks = np.empty(0, np.uint8)
-    for i, (row, reader) in enumerate(zip(rows, readers, strict=True)):
-        image, mask = reader()
+    return FileData(*_choose(data, split, column, classes), size, resize).load()
+
+
+def _resized(pixels: np.ndarray, size: Size, resize: str, method: int) -> np.ndarray:
+    """(H, W) or (H, W, C) uint8 in another size, with zeros beside a letterbox."""
+    height, width = pair(size)
+    rows, columns = place_of(pixels.shape[:2], size, resize)
+    shape = columns.stop - columns.start, rows.stop - rows.start
+    found = np.asarray(Image.fromarray(pixels).resize(shape, method))
+    if shape == (width, height):
+        return found
+    out = np.zeros((height, width, *pixels.shape[2:]), np.uint8)
+    out[rows, columns] = found
+    return out
+
+
+class FileData(Dataset):
+    """Images and masks that are read from their files when they are asked for, by workers as well; items are those of
+    `SegmentationData`. See `open_data`."""
+
+    def __init__(self, opened: "_Set", rows: list[dict], size: Size | None = None, resize: str = "squash"):
+        self.opened, self.rows, self.size, self.resize = opened, rows, size, resize
         if size is not None:
-            for axis, pixels in zip("xy", image.size, strict=True):
+            place_of(pair(size), size, resize)  # before anything is read
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """As in items.csv: the spacing is that of the files."""
+        return pd.DataFrame(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        return [row["name"] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray, dict]:
+        row = dict(self.rows[i])
+        pixels, labels = (np.asarray(x, dtype=np.uint8) for x in self.opened.read(row["name"]))
+        if self.size is not None:
+            places = place_of(labels.shape, self.size, self.resize)
+            for axis, own, place in zip("yx", labels.shape, places, strict=True):
                 if f"spacing_{axis}" in row:
-                    row[f"spacing_{axis}"] *= pixels / size
-            image, mask = image.resize((size, size), Image.BILINEAR), mask.resize((size, size), Image.NEAREST)
-        pixels = np.asarray(image)
-        if i == 0:  # filled in place: a list to be stacked would take the memory twice
-            images = np.empty((len(rows), *pixels.shape), np.uint8)
-            masks = np.empty(images.shape[:3], np.uint8)
-        if pixels.shape != images.shape[1:]:
-            raise ValueError("size: the images differ in size; give one to resize them to")
-        images[i], masks[i] = pixels, mask
-    return SegmentationData(images, masks, pd.DataFrame(rows))
+                    row[f"spacing_{axis}"] *= own / (place.stop - place.start)
+            pixels = _resized(pixels, self.size, self.resize, Image.BILINEAR)
+            labels = _resized(labels, self.size, self.resize, Image.NEAREST)
+        return pixels, labels, row
+
+    def arrays(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """An item's image (H, W, C) and mask (H, W), uint8."""
+        return self._read(i)[:2]
+
+    def __getitem__(self, i: int) -> dict[str, Tensor | str]:
+        pixels, labels, row = self._read(i)
+        return _item(pixels.copy(), labels.copy(), row["name"])
+
+    def take(self, places: Sequence[int] | np.ndarray) -> "FileData":
+        """The items at these places."""
+        return FileData(self.opened, [self.rows[i] for i in places], self.size, self.resize)
+
+    def load(self, places: Sequence[int] | None = None) -> SegmentationData:
+        """Some items, or all, in memory. Raises ValueError for images that differ in size."""
+        places = range(len(self)) if places is None else places
+        images = masks = np.empty(0, np.uint8)
+        rows = []
+        for n, i in enumerate(places):
+            pixels, labels, row = self._read(i)
+            if n == 0:  # filled in place: a list to be stacked would take the memory twice
+                images = np.empty((len(places), *pixels.shape), np.uint8)
+                masks = np.empty(images.shape[:3], np.uint8)
+            if pixels.shape != images.shape[1:]:
+                first = self.rows[places[0]]["name"]
+                raise ValueError(
+                    f"size: the images differ in size, {row['name']!r} from {first!r}; give one to resize them to"
+                )
+            images[n], masks[n] = pixels, labels
+            rows.append(row)
+        return SegmentationData(images, masks, pd.DataFrame(rows))
+
+    def parts(self, count: int = 16) -> Iterator[SegmentationData]:
+        """All items, some whole cases at a time: one, or as many as have `count` images of one size."""
+        part: list[int] = []
+        for places in case_rows(self.items):
+            part += places
+            if self.size is None or len(part) >= count:
+                yield self.load(part)
+                part = []
+        if part:
+            yield self.load(part)
+
+    def sha256(self) -> str:
+        """Of names and files: another one than that of the same data in memory, which is of the pixels."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        for kind, name in itertools.product(("images", "masks"), self.names):
+            content = self.opened._read(self.opened.names[self.opened.file(kind, name)])
+            digest.update(hashlib.sha256(content).digest())
+        return digest.hexdigest()
+
+
+HELD = 4 * 2**30  # bytes of a split that are held in memory
+
+
+def open_data(
+    data: str | Path,
+    split: str | int | None = None,
+    *,
+    size: Size | None = None,
+    resize: str = "squash",
+    column: str = "split",
+    classes: int | None = None,
+    in_memory: bool | None = None,
+) -> SegmentationData | FileData:
+    """A split of a data set for training and scores: in memory as of `load_data`, whose arguments and errors these are,
+    or a `FileData` that reads an item when it is asked for, with the same values.
+
+    Args:
+        size: None leaves each image at its own size, in files.
+        in_memory: None: up to 4 GiB of pixels and masks. Synthetic sets always are.
+    """
+    if find_synthetic(str(data)):
+        return load_data(data, split, size=size, resize=resize, column=column, classes=classes)
+    files = FileData(*_choose(data, split, column, classes), size, resize)
+    if in_memory is None:
+        in_memory = size is not None and 4 * len(files) * math.prod(pair(size)) <= HELD
+    return files.load() if in_memory else files
+
+
+class Patches(Dataset):
+    """Random patches of a set's images, as they stand; smaller images are continued by their edge pixels first.
+
+    Item ``(i, step)`` is the patch of image i at that step of training: it depends on the seed, i and the step alone.
+    Item i is that of step 0.
+    """
+
+    def __init__(self, data: SegmentationData | FileData, size: Size, seed: int = 0):
+        self.data, self.size, self.seed = data, pair(size), seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def sha256(self) -> str:
+        """Of the images."""
+        return self.data.sha256()
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor | str]:
+        i, step = key if isinstance(key, tuple) else (key, 0)
+        pixels, labels = self.data.arrays(i)
+        missing = [(0, max(0, n - own)) for n, own in zip(self.size, labels.shape, strict=True)]
+        if any(more for _, more in missing):
+            pixels, labels = np.pad(pixels, [*missing, (0, 0)], "edge"), np.pad(labels, missing, "edge")
+        rng = np.random.default_rng([self.seed, step, i])
+        corner = [int(rng.integers(own - n + 1)) for n, own in zip(self.size, labels.shape, strict=True)]
+        place = tuple(slice(first, first + n) for first, n in zip(corner, self.size, strict=True))
+        return _item(pixels[place].copy(), labels[place].copy(), self.data.names[i])
 
 
 def iter_cases(
@@ -400,13 +592,7 @@ def iter_cases(
             items = whole.items.iloc[places].reset_index(drop=True)
             yield SegmentationData(whole.images[places], whole.masks[places], items)
         return
-    rows, readers = _choose(data, split, column, classes)
-    for places in case_rows(pd.DataFrame(rows)):
-        pairs = [readers[i]() for i in places]
-        if len({image.size for image, _ in pairs}) > 1:
-            raise ValueError(f"data: the slices of volume {rows[places[0]]['volume']!r} differ in size")
-        images, masks = (np.stack([np.asarray(x[part], dtype=np.uint8) for x in pairs]) for part in (0, 1))
-        yield SegmentationData(images, masks, pd.DataFrame([rows[i] for i in places]))
+    yield from FileData(*_choose(data, split, column, classes)).parts()
 
 
 def train_images(data: str | Path) -> list[Image.Image]:
@@ -439,10 +625,8 @@ def class_names(data: str | Path) -> tuple[str, ...] | None:
     return None if find_synthetic(str(data)) else _Set(data).class_names
 
 
-def _choose(
-    data: str | Path, split: str | int | None, column: str, classes: int | None
-) -> tuple[list[dict], list[Callable]]:
-    """The rows of a split, and what reads the image and mask of each."""
+def _choose(data: str | Path, split: str | int | None, column: str, classes: int | None) -> tuple[_Set, list[dict]]:
+    """A data set, and the rows of a split of it."""
     opened = _Set(data, classes)
     rows = opened.rows
     if split is not None:
@@ -461,7 +645,7 @@ def _choose(
     opened.check_masks(rows)
     if split is not None:
         rows = [row for row in rows if as_text(row[column]) == str(split)]
-    return rows, [partial(opened.read, row["name"]) for row in rows]
+    return opened, rows
 
 
 USUAL_SPLITS = ("train", "validation", "test", "official_test")
@@ -486,7 +670,7 @@ def split_items(
     """The items of a split as `load_data` and `iter_cases` have them, without reading an image. Errors are theirs."""
     if find_synthetic(str(data)):
         return load_data(data, split).items
-    return pd.DataFrame(_choose(data, split, column, classes)[0])
+    return pd.DataFrame(_choose(data, split, column, classes)[1])
 
 
 def case_rows(items: pd.DataFrame) -> list[list[int]]:

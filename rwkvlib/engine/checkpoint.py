@@ -101,6 +101,11 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
     return model.eval(), meta
 
 
+def seen(meta: dict) -> dict[str, Any]:
+    """The options of `predict` by which a checkpoint's network sees whole images as it did in validation."""
+    return dict(size=meta["size"], resize=meta.get("resize", "squash"), window=meta.get("crop"))
+
+
 def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None) -> LoadReport:
     """Pretrained weights into a model of `create_model`: a file of this library's training or a released one.
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from ..analysis.statistics import NO_UNITS, default_unit
 from ..data.dataset import SegmentationData, case_rows
+from ..data.pixels import Size, pair
 from .metrics import SCORES, check_protocol, score
 from .predict import batches, inference_copy, predict, predict_unchecked, to_labels
 from .record import write_cases
@@ -34,13 +36,13 @@ def nearest_rows(old: int, new: int) -> Tensor:
     return torch.from_numpy(zoom(np.arange(old), new / old, order=0))
 
 
-def _published_labels(model: nn.Module, image: Tensor, size: int, flips: bool) -> tuple[Tensor, int]:
+def _published_labels(model: nn.Module, image: Tensor, size: Size, flips: bool) -> tuple[Tensor, int]:
     """As the published test: cubic splines to the network's size, the labels back by nearest neighbour."""
-    height, width = image.shape[2:]
-    rows, columns = (cubic_matrix(n, size).to(image.device) for n in (height, width))
+    (height, width), seen = image.shape[2:], pair(size)
+    rows, columns = (cubic_matrix(*n).to(image.device) for n in zip((height, width), seen, strict=True))
     logits = predict_unchecked(model, rows @ image @ columns.T, flips=flips)
     labels = to_labels(logits).cpu()
-    labels = labels[:, nearest_rows(size, height)][:, :, nearest_rows(size, width)]
+    labels = labels[:, nearest_rows(seen[0], height)][:, :, nearest_rows(seen[1], width)]
     return labels, logits.shape[1]
 
 
@@ -127,7 +129,9 @@ def evaluate(
     data: SegmentationData | Iterable[SegmentationData],
     *,
     protocol: str = "strict",
-    size: int | None = None,
+    size: Size | None = None,
+    resize: str = "squash",
+    window: Size | None = None,
     batch_size: int = 16,
     hd95: bool = True,
     flips: bool = False,
@@ -142,8 +146,10 @@ def evaluate(
             ``slice``. Several data sets, as of `iter_cases`, are scored one after the other.
         protocol: "strict": undefined scores are NaN, HD95 is in mm where the items have spacing_x, spacing_y (and
             spacing_z), else in pixels. "published": the published code's rules, HD95 in pixels.
-        size: height and width in pixels that the network sees, if other than the data's. Images are resized to it, and
-            predictions back, by bilinear interpolation ("published": cubic splines, labels back by nearest neighbour).
+        size: height and width in pixels that the network sees, or one number for both, if other than the data's. Images
+            are resized to it, and predictions back, by bilinear interpolation ("published" where images are squashed:
+            cubic splines, labels back by nearest neighbour).
+        resize, window: as of `predict`.
         hd95: False leaves the column out, and with it most of the time.
         flips: average over mirror images, see `predict`.
         unfinished: a CSV file for the cases that are scored already, where something goes wrong before the last one.
@@ -159,7 +165,12 @@ def evaluate(
     """
     rows: list[dict] = []
     cases = _scored_cases(
-        model, data, protocol=check_protocol(protocol), size=size, batch_size=batch_size, hd95=hd95, flips=flips
+        model,
+        data,
+        protocol=check_protocol(protocol),
+        batch_size=batch_size,
+        hd95=hd95,
+        **dict(size=size, resize=resize, window=window, flips=flips),
     )
     try:
         for found in tqdm(cases, unit="case", disable=not progress):
@@ -179,12 +190,13 @@ def _scored_cases(
     data: SegmentationData | Iterable[SegmentationData],
     *,
     protocol: str,
-    size: int | None,
     batch_size: int,
     hd95: bool,
-    flips: bool,
+    **options: Any,
 ) -> Iterator[list[dict]]:
-    """The rows of `evaluate`'s table, case by case."""
+    """The rows of `evaluate`'s table, case by case; `options` are of `predict`."""
+    size = options["size"]
+    splines = protocol == "published" and size is not None and options["resize"] == "squash" and not options["window"]
     parts = [data] if isinstance(data, SegmentationData) else data
     model = inference_copy(model)
     device = next(model.parameters()).device
@@ -194,10 +206,10 @@ def _scored_cases(
         of_batches: list[np.ndarray] = []
         for batch in batches(part.images, batch_size):
             batch = batch.to(device)
-            if protocol == "published" and size is not None and tuple(batch.shape[2:]) != (size, size):
-                found, channels = _published_labels(model, batch, size, flips)
+            if splines and tuple(batch.shape[2:]) != pair(size):
+                found, channels = _published_labels(model, batch, size, options["flips"])
             else:
-                logits = predict(model, batch, size=size, flips=flips)
+                logits = predict(model, batch, **options)
                 found, channels = to_labels(logits).cpu(), logits.shape[1]
             if not of_batches:
                 _check_masks(part, max(2, channels))
