@@ -106,6 +106,18 @@ def seen(meta: dict) -> dict[str, Any]:
     return dict(size=meta["size"], resize=meta.get("resize", "squash"), window=meta.get("crop"))
 
 
+def reading(meta: dict) -> dict[str, Any]:
+    """How `load_data` reads a data set for a checkpoint's network."""
+    overrides = meta["overrides"]
+    count, overlapping = overrides.get("num_classes") or 1, meta.get("overlapping", False)
+    return dict(
+        classes=count + 1 if overlapping else max(2, count),
+        in_channels=overrides.get("in_channels", 3),
+        ignore_index=meta.get("ignore_index"),
+        overlapping=overlapping,
+    )
+
+
 def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None) -> LoadReport:
     """Pretrained weights into a model of `create_model`: a file of this library's training or a released one.
 

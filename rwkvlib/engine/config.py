@@ -31,7 +31,10 @@ class Recipe:
     data: str | dict[str, float]  # a data set, or several and how often each is taken
     model: str = "rwkv_unet_t"  # a name of `create_model`
     overrides: dict = field(default_factory=dict)  # of the model
-    num_classes: int = 1  # 1 for a binary mask, else the background counts as one
+    num_classes: int = 1  # 1 for a binary mask, else the background counts as one; not where labels are overlapping
+    # Of the images, as `rwkvlib.data.files` reads them. Three are normalised by ImageNet's means and deviations
+    # (of values in [0, 1]), any other number by 0.5 and 0.25.
+    in_channels: int = 3
     size: Size | None = 128  # pixels: [height, width], or one number for both
     epochs: int = 30
     steps: int = 0  # > 0: so many optimiser steps, in the place of epochs
@@ -80,7 +83,7 @@ class Recipe:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
             if isinstance(value, tuple) and value[0] == value[1]:  # one square has one name
                 object.__setattr__(self, name, value[0])
-        for name in ("epochs", "batch_size", "accumulate", "num_classes"):
+        for name in ("epochs", "batch_size", "accumulate", "num_classes", "in_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in (
@@ -103,11 +106,13 @@ class Recipe:
             raise ValueError(f"patience: expected at least 0 and less than 1, got {self.patience}")
         if self.batchnorm_images < 0:
             raise ValueError(f"batchnorm_images: expected at least 0, got {self.batchnorm_images}")
-        if self.overrides.get("in_channels", 3) != 3:
+        if self.overrides.get("in_channels", self.in_channels) != self.in_channels:
             raise ValueError(
-                f"overrides.in_channels: expected 3, got {self.overrides['in_channels']}: the images of a data set are "
-                "read as RGB, grey ones with their value in all three channels"
+                f"overrides.in_channels: expected {self.in_channels}, as the recipe's in_channels says, got "
+                f"{self.overrides['in_channels']}; set in_channels={self.overrides['in_channels']}"
             )
+        if self.in_channels != 3 and self.learns != "segmentation":
+            raise ValueError(f"in_channels: expected 3 where an encoder learns, got {self.in_channels}")
         for name in ("data", "pretrained"):
             if isinstance(getattr(self, name, None), str):
                 object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
@@ -143,9 +148,34 @@ class TrainConfig(Recipe):
     # Training on random patches of [height, width], or one number for both, of images that have `size`; size=null
     # leaves them at their own. Whole images are predicted in windows of this size that overlap by half.
     crop: Size | None = None
+    ignore_index: int | None = None  # a value of the masks, whose pixels count neither in the loss nor in scores
+    class_weights: tuple[float, ...] | None = None  # in the loss; the background's first, see `make_loss`
+    # A pixel may be of several of the num_classes classes: each has its own sigmoid; see `rwkvlib.data.dataset`.
+    overlapping: bool = False
 
     def __post_init__(self):
         super().__post_init__()
+        classes = self.num_classes if self.overlapping else max(2, self.num_classes)
+        if self.overlapping and self.num_classes > 8:
+            raise ValueError(f"num_classes: expected at most 8 where labels are overlapping, got {self.num_classes}")
+        if self.ignore_index is not None:
+            if self.overlapping:
+                raise ValueError(
+                    "ignore_index: expected null where labels are overlapping, whose masks have no such value"
+                )
+            if not classes <= self.ignore_index <= 255:
+                raise ValueError(
+                    f"ignore_index: expected {classes} to 255, a value that is no class of num_classes = "
+                    f"{self.num_classes}, got {self.ignore_index}"
+                )
+        if self.class_weights is not None:
+            if len(self.class_weights) != classes:
+                whose = "one for each class" if self.overlapping else "the background's and one for each other class"
+                raise ValueError(f"class_weights: expected {classes} numbers, {whose}, got {len(self.class_weights)}")
+            if min(self.class_weights) < 0 or not sum(self.class_weights) > 0:
+                raise ValueError(
+                    f"class_weights: expected numbers of at least 0, one above it, got {self.class_weights}"
+                )
         if self.size is None and self.crop is None:
             raise ValueError("size: expected pixels, got null, which leaves images at their own size for crop=PIXELS")
         if self.size is None and self.resize != "squash":
@@ -226,6 +256,8 @@ class FormulaConfig(Recipe):
         super().__post_init__()
         if self.images < 1:
             raise ValueError(f"images: expected at least 1, got {self.images}")
+        if self.in_channels != 3:
+            raise ValueError(f"in_channels: expected 3, as formula images have, got {self.in_channels}")
         if self.num_classes != 1 + len(HARMONICS):
             raise ValueError(
                 f"num_classes: expected {1 + len(HARMONICS)}, as many as formula images have, got {self.num_classes}; "
@@ -256,6 +288,20 @@ MEANT = {
     "letterbox": "resize",
     "keep_ratio": "resize",
     "cache": "data_on",
+    "input_channels": "in_channels",
+    "channels": "in_channels",
+    "n_channels": "in_channels",
+    "num_channels": "in_channels",
+    "in_chans": "in_channels",
+    "ignore_label": "ignore_index",
+    "ignore_value": "ignore_index",
+    "ignore": "ignore_index",
+    "void": "ignore_index",
+    "loss_weights": "class_weights",
+    "class_weight": "class_weights",
+    "multilabel": "overlapping",
+    "multi_label": "overlapping",
+    "sigmoid": "overlapping",
     "n_classes": "num_classes",
     "classes": "num_classes",
     "dataset": "data",
@@ -283,11 +329,15 @@ ADDED = {
     "steps": 0,
     "resize": "squash",
     "crop": None,
+    "in_channels": 3,
+    "ignore_index": None,
+    "class_weights": None,
+    "overlapping": False,
 }
 
 
 # What prediction has to know of a recipe: in a checkpoint's metadata where it is none of `ADDED`.
-SEEN = ("resize", "crop")
+SEEN = ("resize", "crop", "ignore_index", "overlapping")
 
 
 def with_added(held: dict, recipe: dict) -> dict:

@@ -206,8 +206,12 @@ def _whole_or_windows(model: nn.Module, x: Tensor, divisor: int, window: Size | 
     return sliding_window_inference(x, pair(window), 4, padded, overlap, mode="gaussian", padding_mode="replicate")
 
 
-def to_labels(logits: Tensor) -> Tensor:
-    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where it is above 0."""
+def to_labels(logits: Tensor, overlapping: bool = False) -> Tensor:
+    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where it is above 0. Of
+    `overlapping` labels the sums of ``2 ** (class - 1)`` over the channels above 0."""
+    if overlapping:
+        bits = 2 ** torch.arange(logits.shape[1], device=logits.device, dtype=torch.uint8)
+        return ((logits > 0) * bits[:, None, None]).sum(1, dtype=torch.uint8)
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).byte()
     return logits.contiguous(memory_format=torch.channels_last).argmax(1).byte()  # a fifth of the time on a CPU

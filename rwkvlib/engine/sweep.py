@@ -158,7 +158,8 @@ def sweep(
             model, meta = load_checkpoint(out / "runs" / name / "model.safetensors")
             data = open_split(config, test)
             images = data.parts() if isinstance(data, FileData) else data
-            scores = evaluate(model, images, protocol=config.protocol, window=config.crop)
+            counted = dict(ignore_index=config.ignore_index, overlapping=config.overlapping)
+            scores = evaluate(model, images, protocol=config.protocol, window=config.crop, **counted)
         except Exception as error:  # one bad run must not cost the others theirs
             if not isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)):
                 traceback.print_exc()  # of no cause that its message names

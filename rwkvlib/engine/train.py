@@ -81,6 +81,7 @@ class Task:
     as_validated: Callable[[Tensor], Tensor] | None = None  # what is done to an image in the place of `augment`
     samples: SegmentationData | FileData | None = None  # of whose images predictions are shown
     window: Size | None = None  # that they are predicted in
+    overlapping: bool = False  # whether their labels are
     part: Callable[[nn.Module], nn.Module] = lambda model: model  # of the model, that is kept as the result
 
 
@@ -350,7 +351,8 @@ def fit(
         write_curves(now.log, task.score, out / "curves.png")
         if task.samples is not None:
             (out / "samples").mkdir(exist_ok=True)
-            write_samples(kept, task.samples, out / "samples" / f"step_{now.step:06d}.png", window=task.window)
+            file = out / "samples" / f"step_{now.step:06d}.png"
+            write_samples(kept, task.samples, file, window=task.window, overlapping=task.overlapping)
         took = time.perf_counter() - start
         drawing, dearest = drawing + took, max(dearest, took)
 
@@ -521,6 +523,8 @@ def initial_model(config: TrainConfig | FormulaConfig, accelerator: Accelerator)
     """A recipe's network, with the weights of ``pretrained`` where that is given, whose report is printed; and the
     overrides that it is built by. Raises: as `load_encoder`, the message beginning with ``pretrained``."""
     overrides = dict(config.overrides, num_classes=config.num_classes)
+    if config.in_channels != 3:
+        overrides["in_channels"] = config.in_channels
     model = create_model(config.model, **overrides)
     if config.pretrained:
         try:
@@ -542,7 +546,10 @@ def open_split(config: TrainConfig, split: str) -> SegmentationData | FileData:
         size=config.size,
         resize=config.resize,
         column=config.split,
-        classes=max(2, config.num_classes),
+        classes=config.num_classes + 1 if config.overlapping else max(2, config.num_classes),
+        in_channels=config.in_channels,
+        ignore_index=config.ignore_index,
+        overlapping=config.overlapping,
         in_memory=None if config.data_on == "auto" else config.data_on != "files",
     )
 
@@ -619,6 +626,8 @@ def train(
                     protocol=config.protocol,
                     window=config.crop,
                     batch_size=config.batch_size,
+                    ignore_index=config.ignore_index,
+                    overlapping=config.overlapping,
                     hd95=False,
                 )
                 pixels = 0 if config.size is None else math.prod(pair(config.size))
@@ -628,10 +637,19 @@ def train(
                 each = {f"dice_{number}": float(dice) for number, dice in by_class.items()} if len(by_class) > 1 else {}
                 return {"dice": float(table["dice"].mean())} | each
 
-        augment = make_augmentation(config.augment, config.trained_at[1])
+        augment = make_augmentation(config.augment, config.trained_at[1], config.in_channels)
         meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
         meta |= {name: getattr(config, name) for name in SEEN if getattr(config, name) != ADDED[name]}
-        loss = DeepSupervision(make_loss(config.loss, config.num_classes))
+        loss = DeepSupervision(
+            make_loss(
+                config.loss,
+                config.num_classes,
+                class_weights=config.class_weights,
+                ignore_index=config.ignore_index,
+                overlapping=config.overlapping,
+            )
+        )
         task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
-        task.samples, task.window = None if config.validation is None else validation, config.crop
+        task.samples = None if config.validation is None else validation
+        task.window, task.overlapping = config.crop, config.overlapping
         return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

@@ -14,7 +14,7 @@ from ..data.files import save_png
 from ..data.pixels import Size
 from ..files import replacing
 from .predict import predict_unchecked, to_labels
-from .predict_files import overlay
+from .predict_files import overlay, shown
 
 COUNT = 8  # images of a sheet
 GAP = 2  # pixels between them
@@ -59,7 +59,11 @@ def _small(tile: np.ndarray) -> np.ndarray:
 
 
 def write_samples(
-    model: nn.Module, data: SegmentationData | FileData, path: str | Path, window: Size | None = None
+    model: nn.Module,
+    data: SegmentationData | FileData,
+    path: str | Path,
+    window: Size | None = None,
+    overlapping: bool = False,
 ) -> None:
     """Draws a sheet of up to eight images, evenly spaced in the set and so the same each time: as they are, with the
     truth, with the prediction, by windows of `predict` where one is given. A PNG, whole or not at all."""
@@ -68,8 +72,8 @@ def write_samples(
     for i in chosen.tolist():
         image, mask = data.arrays(i)
         batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-        found = to_labels(predict_unchecked(model, batch, window=window))[0].cpu().numpy()
-        rgb = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, -1)
+        found = to_labels(predict_unchecked(model, batch, window=window), overlapping)[0].cpu().numpy()
+        rgb = shown(image)
         tiles = [rgb, overlay(rgb, mask), overlay(rgb, found)]
         if isinstance(data, FileData) and data.size is None:
             tiles = [_small(tile) for tile in tiles]
