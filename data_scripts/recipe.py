@@ -51,6 +51,7 @@ num_classes: {1 if binary else len(names)}  # {", ".join(names)}{": one output t
 loss: {"binary" if binary else "synapse"}  # {"0.5 BCE + Dice" if binary else "0.5 CE + 0.5 Dice"}
 model: {MODEL}  # the smallest; rwkv_unet_s and rwkv_unet_b take longer
 pretrained: teacher  # an encoder that comes with the library; null: from scratch, and for the other models
+# freeze: encoder  # keeps it as it is; or, to change it slowly: encoder_lr: 1.0e-4
 size: {size}  # pixels, a multiple of {divisor}, or [height, width]; the images' sides have a median of {median:g}
 # in_channels: 1  # of grey images; 2, 4, ... of .npy, .npz and TIFF files with as many channels
 # ignore_index: 255  # a value of masks that counts for nothing

@@ -152,6 +152,9 @@ class TrainConfig(Recipe):
     class_weights: tuple[float, ...] | None = None  # in the loss; the background's first, see `make_loss`
     # A pixel may be of several of the num_classes classes: each has its own sigmoid; see `rwkvlib.data.dataset`.
     overlapping: bool = False
+    # encoder: of the pretrained network it stays as it is, BatchNorm's statistics included, and has no gradient.
+    freeze: Literal["encoder"] | None = None
+    encoder_lr: float | None = None  # of the encoder, in the place of lr; it follows the schedule as that does
 
     def __post_init__(self):
         super().__post_init__()
@@ -176,6 +179,14 @@ class TrainConfig(Recipe):
                 raise ValueError(
                     f"class_weights: expected numbers of at least 0, one above it, got {self.class_weights}"
                 )
+        if self.freeze and self.encoder_lr is not None:
+            raise ValueError("encoder_lr: expected null where the encoder is frozen, which learns nothing")
+        if self.freeze and not (self.pretrained or self.model == "lite0_unet"):
+            raise ValueError("freeze: expected pretrained weights, as a random encoder would stay so; set pretrained")
+        if self.encoder_lr is not None and not self.encoder_lr > 0:
+            raise ValueError(
+                f"encoder_lr: expected more than 0, got {self.encoder_lr}; freeze=encoder keeps it as it is"
+            )
         if self.size is None and self.crop is None:
             raise ValueError("size: expected pixels, got null, which leaves images at their own size for crop=PIXELS")
         if self.size is None and self.resize != "squash":
@@ -299,6 +310,14 @@ MEANT = {
     "void": "ignore_index",
     "loss_weights": "class_weights",
     "class_weight": "class_weights",
+    "freeze_encoder": "freeze",
+    "frozen": "freeze",
+    "freeze_backbone": "freeze",
+    "backbone_lr": "encoder_lr",
+    "lr_encoder": "encoder_lr",
+    "lr_backbone": "encoder_lr",
+    "checkpoint": "pretrained",
+    "finetune": "pretrained",
     "multilabel": "overlapping",
     "multi_label": "overlapping",
     "sigmoid": "overlapping",
@@ -333,6 +352,8 @@ ADDED = {
     "ignore_index": None,
     "class_weights": None,
     "overlapping": False,
+    "freeze": None,
+    "encoder_lr": None,
 }
 
 
@@ -440,7 +461,7 @@ def _unknown(name: Any, known: typing.Iterable[str]) -> str:
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """The value as `kind`; an int does for a float, and nothing else for another type."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         if value is None and types.NoneType in args:
             return None
         several = isinstance(value, (list, tuple))  # an int or two of them

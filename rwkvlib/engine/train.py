@@ -83,6 +83,8 @@ class Task:
     window: Size | None = None  # that they are predicted in
     overlapping: bool = False  # whether their labels are
     part: Callable[[nn.Module], nn.Module] = lambda model: model  # of the model, that is kept as the result
+    freeze: bool = False  # the encoder
+    encoder_lr: float | None = None  # None: the recipe's lr
 
 
 @dataclass
@@ -228,7 +230,15 @@ def fit(
         average = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     kept = average.module if average else plain  # what is validated, and saved as the result
     fused = accelerator.device.type == "cuda"  # one kernel for all parameters, in the place of some for each
-    optimiser = torch.optim.AdamW(plain.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+    encoder = encoder_of(plain)[1] if task.freeze or task.encoder_lr else None
+    if task.freeze:
+        encoder.requires_grad_(False)
+    groups, rates = [{"params": [p for p in plain.parameters() if p.requires_grad]}], [config.lr]
+    if task.encoder_lr:
+        inside = set(encoder.parameters())
+        groups = [{"params": [p for p in plain.parameters() if (p in inside) == which]} for which in (False, True)]
+        rates = [config.lr, task.encoder_lr]
+    optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     now, earlier = Progress(), states(out) if resume else []
     if resume == "previous":
         if len(earlier) < 2:
@@ -362,15 +372,18 @@ def fit(
                 int(np.random.SeedSequence([config.seed, now.step, accelerator.process_index]).generate_state(1)[0])
             )
             model.train()
+            if task.freeze:
+                encoder.eval()
             if config.freeze_batchnorm:
                 for module in model.modules():
                     if isinstance(module, nn.modules.batchnorm._BatchNorm):
                         module.eval()
             # Where time is what runs out, the schedule runs with it.
             done = max(now.step, total * now.seconds / config.budget_seconds) if config.budget_seconds else now.step
-            lr = config.lr * ((now.step + 1) / warmup if now.step < warmup else factor(done))
-            for group in optimiser.param_groups:
-                group["lr"] = lr
+            scale = (now.step + 1) / warmup if now.step < warmup else factor(done)
+            lr = config.lr * scale
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
             for part in range(config.accumulate):
                 batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
                 step_forward(batch, part == config.accumulate - 1)
@@ -476,11 +489,37 @@ def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -
     for module in dropping:
         module.p = 0.0
     try:
-        update_bn(images(), model)
+        with set_aside(model) if task.freeze else nullcontext():
+            update_bn(images(), model)
     finally:
         for module, p in dropping.items():
             module.p = p
     return passes * size
+
+
+def encoder_of(model: nn.Module) -> tuple[nn.Module, nn.Module, str]:
+    """The module that holds a network's encoder, the encoder, and its name there. Raises ValueError for no encoder."""
+    for owner in (model, getattr(model, "net", model)):  # MONAI's are in a shell
+        for name in ("encoder", "swinViT"):
+            if isinstance(found := getattr(owner, name, None), nn.Module):
+                return owner, found, name
+    raise ValueError("expected a network with an encoder of its own: rwkv_unet_..., lite0_unet or swin_unetr")
+
+
+@contextmanager
+def set_aside(model: nn.Module) -> Iterator[None]:
+    """Within, the encoder is in eval mode and works as ever, but is none of the model's modules: what changes the modes
+    and statistics of those leaves it as it is."""
+    owner, encoder, name = encoder_of(model)
+    encoder.eval()
+    parts = owner._modules
+    owner._modules = {key: part for key, part in parts.items() if key != name}
+    owner.__dict__[name] = encoder
+    try:
+        yield
+    finally:
+        del owner.__dict__[name]
+        owner._modules = parts
 
 
 def typical_images(data: Dataset, count: int, seed: int) -> list[int]:
@@ -535,6 +574,21 @@ def initial_model(config: TrainConfig | FormulaConfig, accelerator: Accelerator)
         if report.variant:
             overrides["variant"] = report.variant
         accelerator.print(f"pretrained={config.pretrained}: {report}")
+        new = set(report.missing)
+    else:
+        new = set()
+    for name in ("freeze", "encoder_lr"):
+        if getattr(config, name, None):
+            try:
+                inside = set(encoder_of(model)[1].parameters())
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}, got {config.model!r}") from None
+            random = [key for key, p in model.named_parameters() if p in inside and key in new]
+            if name == "freeze" and random:
+                raise ValueError(
+                    f"freeze: expected weights for all of the encoder, {config.pretrained!r} has none for "
+                    f"{', '.join(random)}, which would stay random; take encoder_lr instead"
+                )
     return model, overrides
 
 
@@ -650,6 +704,7 @@ def train(
             )
         )
         task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
+        task.freeze, task.encoder_lr = config.freeze is not None, config.encoder_lr
         task.samples = None if config.validation is None else validation
         task.window, task.overlapping = config.crop, config.overlapping
         return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)
