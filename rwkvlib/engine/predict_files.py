@@ -174,7 +174,7 @@ def predict_files(
     """
     from tqdm import tqdm
 
-    taken: int = channels or getattr(getattr(model, "config", None), "in_channels", 3)
+    taken = getattr(getattr(model, "config", None), "in_channels", 3) if channels is None else channels
     out, model = expand(out), inference_copy(model)
     files, left = _find(paths, out, with_overlay)
     _check_targets(files, out, with_overlay, overwrite)

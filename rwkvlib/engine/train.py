@@ -230,7 +230,7 @@ def fit(
         average = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     kept = average.module if average else plain  # what is validated, and saved as the result
     fused = accelerator.device.type == "cuda"  # one kernel for all parameters, in the place of some for each
-    encoder = encoder_of(plain)[1] if task.freeze or task.encoder_lr else None
+    encoder = encoder_of(plain)[1] if task.freeze or task.encoder_lr else nn.Module()
     if task.freeze:
         encoder.requires_grad_(False)
     groups, rates = [{"params": [p for p in plain.parameters() if p.requires_grad]}], [config.lr]
