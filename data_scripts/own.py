@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from rwkvlib.data import stretch, window
-from rwkvlib.data.files import VOLUMES, read_labels, suffix_of
+from rwkvlib.data.files import ARRAYS, VOLUMES, read_labels, suffix_of
 from rwkvlib.data.items import read_items
 from rwkvlib.files import expand, walk
 
@@ -144,7 +144,8 @@ def _files(folder: str | Path, argument: str) -> dict[Path, str]:
     if not path.is_dir():
         raise FileNotFoundError(f"{argument}: expected a folder, got {str(folder)!r}")
     found = {file: suffix_of(file.name) for file in walk(path)}
-    return {f: _key(f.relative_to(path).as_posix()[: -len(suffix)]) for f, suffix in found.items() if suffix}
+    readable = {file: suffix for file, suffix in found.items() if suffix and suffix not in ARRAYS}
+    return {f: _key(f.relative_to(path).as_posix()[: -len(suffix)]) for f, suffix in readable.items()}
 
 
 def _key(text: str) -> str:

@@ -51,7 +51,13 @@ num_classes: {1 if binary else len(names)}  # {", ".join(names)}{": one output t
 loss: {"binary" if binary else "synapse"}  # {"0.5 BCE + Dice" if binary else "0.5 CE + 0.5 Dice"}
 model: {MODEL}  # the smallest; rwkv_unet_s and rwkv_unet_b take longer
 pretrained: teacher  # an encoder that comes with the library; null: from scratch, and for the other models
-size: {size}  # pixels, a multiple of {divisor}; the images' sides have a median of {median:g}
+# freeze: encoder  # keeps it as it is; or, to change it slowly: encoder_lr: 1.0e-4
+size: {size}  # pixels, a multiple of {divisor}, or [height, width]; the images' sides have a median of {median:g}
+# in_channels: 1  # of grey images; 2, 4, ... of .npy, .npz and TIFF files with as many channels
+# ignore_index: 255  # a value of masks that counts for nothing
+# class_weights: [{", ".join(["1"] * max(2, len(names)))}]  # in the loss, the background's first
+# resize: letterbox  # keeps the images' shape
+# crop: {size}  # trains on patches; with size: null of images at their own size
 batch_size: {min(16, max(2, train // 4), train)}
 epochs: 200  # at most; the schedule runs with the time where that ends first
 budget_seconds: 240  # more is better; 0: no limit

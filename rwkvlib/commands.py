@@ -171,7 +171,8 @@ def add_evaluate(commands) -> None:
 
 def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
-    from .data.dataset import class_names, has_volumes, iter_cases, load_data, split_items
+    from .data.dataset import FileData, class_names, has_volumes, iter_cases, open_data, split_items
+    from .engine.checkpoint import reading, seen
     from .engine.evaluate import check_cases, evaluate
     from .engine.record import training_of, write_cases
     from .files import exists
@@ -184,23 +185,27 @@ def _evaluate(args: argparse.Namespace) -> None:
         if there and not args.overwrite:
             raise exists(there)
     model, meta = _load(args.checkpoint)
-    native, out = args.native or has_volumes(args.data), Path(args.out) if args.out else None
+    sizes, out = seen(meta), Path(args.out) if args.out else None
+    native = args.native or sizes["size"] is None or has_volumes(args.data)
     split = None if args.split == "all" else args.split
-    options = dict(column=args.column, classes=max(2, meta["overrides"].get("num_classes") or 1))
+    options = dict(column=args.column, **reading(meta))
     check_cases(split_items(args.data, split, **options), protocol=args.protocol, unit=args.unit)
     if native:
         data = iter_cases(args.data, split, **options)
     else:
-        data = load_data(args.data, split, size=meta["size"], **options)
+        data = open_data(args.data, split, size=sizes["size"], resize=sizes["resize"], **options)
+        data = data.parts(args.batch_size) if isinstance(data, FileData) else data
     if out:
         out.mkdir(parents=True, exist_ok=True)
     table = evaluate(
         _device(model),
         data,
         protocol=args.protocol,
-        size=meta["size"],
+        **sizes,
         batch_size=args.batch_size,
         flips=args.flips,
+        ignore_index=options["ignore_index"],
+        overlapping=options["overlapping"],
         progress=True,
         unfinished=out and out / "unfinished.csv",
     )
@@ -295,16 +300,22 @@ def check_hu(given: list[float] | None) -> tuple[float, float] | None:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from .engine.checkpoint import reading, seen
     from .engine.predict_files import predict_files
 
     hu = check_hu(args.hu)
     model, meta = _load(os.path.expanduser(args.checkpoint))
+    sizes = seen(meta)
+    if args.native or args.window:
+        sizes |= dict(size=None, window=args.window or sizes["window"])
+    taken = reading(meta)
     written = predict_files(
         _device(model),
         args.paths,
         args.out,
-        size=None if args.native or args.window else meta["size"],
-        window=args.window,
+        channels=taken["in_channels"],
+        overlapping=taken["overlapping"],
+        **sizes,
         flips=args.flips,
         with_overlay=args.overlay,
         hu=hu,

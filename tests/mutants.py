@@ -52,8 +52,8 @@ MUTANTS = {
     ),
     "a sweep scores another column of splits": Mutant(
         "rwkvlib/engine/sweep.py",
-        "data = load_data(config.data, test, size=config.size, column=config.split)",
-        "data = load_data(config.data, test, size=config.size)",
+        "data = open_split(config, test)",
+        'data = open_split(type(config)(**vars(config) | {"split": "split"}), test)',
         "-m pytest tests/engine/test_sweep.py",
     ),
     "decay of the average ignored": Mutant(

@@ -1,17 +1,23 @@
 """The one data layout: a folder or zip with ``images/``, ``masks/`` and ``items.csv``.
 
 ``items.csv`` has a column ``name`` and any others (``split``, ``patient``, ...); the files of an item are
-``images/NAME`` and ``masks/NAME``, each with one of the suffixes .png, .jpg, .jpeg, .tif, .tiff and .bmp in any case.
-The mask's pixel values are class indices, 0 for background; a mask of nothing but 0 and 255, where there is one class,
-is taken as 0 and 1. ``dataset.json``, where there is one, names the classes. How images of more than 8 bits are read
-says `rwkvlib.data.files`.
+``images/NAME`` and ``masks/NAME``, each with one of the suffixes .png, .jpg, .jpeg, .tif, .tiff, .bmp, .npy and .npz
+in any case. The mask's pixel values are class indices, 0 for background; a mask of nothing but 0 and 255, where there
+is one class, is taken as 0 and 1. ``dataset.json``, where there is one, names the classes. How images of more than 8
+bits and of other channels than RGB are read says `rwkvlib.data.files`.
+
+Where labels overlap, a mask is an array (H, W, classes) of 0 and 1 without the background, in .npy or .npz, or a
+picture of the sums of ``2 ** (class - 1)`` over a pixel's classes, which is how such masks are held and written; there
+are eight classes at most.
 """
 
 import contextlib
 import difflib
 import hashlib
 import io
+import itertools
 import json
+import math
 import os
 import unicodedata
 import warnings
@@ -21,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,9 +37,25 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..files import expand, walk
-from .files import IMAGES, open_picture, picture_pixels, read_labels
+from .files import (
+    ARRAYS,
+    IMAGES,
+    as_channels,
+    open_picture,
+    picture_pixels,
+    read_array,
+    read_channels,
+    read_labels,
+    whole_labels,
+)
 from .items import as_text, read_items
+from .pixels import Size, pair, place_of
 from .synthetic.sets import NAMES, find_synthetic, make_synthetic
+
+
+def _item(pixels: np.ndarray, labels: np.ndarray, name: str) -> dict[str, Tensor | str]:
+    image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    return {"image": image, "mask": torch.from_numpy(labels)[None].float(), "name": name}
 
 
 @dataclass
@@ -60,9 +83,16 @@ class SegmentationData(Dataset):
         return len(self.items)
 
     def __getitem__(self, i: int) -> dict[str, Tensor | str]:
-        image = torch.from_numpy(self.images[i]).permute(2, 0, 1).float() / 255
-        mask = torch.from_numpy(self.masks[i])[None].float()
-        return {"image": image, "mask": mask, "name": self.items["name"].iloc[i]}
+        return _item(*self.arrays(i), self.items["name"].iloc[i])
+
+    def arrays(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """An item's image (H, W, C) and mask (H, W), uint8."""
+        return self.images[i], self.masks[i]
+
+    def take(self, places: Sequence[int] | np.ndarray) -> "SegmentationData":
+        """The items at these places."""
+        items = self.items.iloc[places].reset_index(drop=True)
+        return SegmentationData(self.images[places], self.masks[places], items)
 
     @property
     def nbytes(self) -> int:
@@ -92,25 +122,55 @@ class SegmentationData(Dataset):
         return f"SegmentationData(images {self.images.shape}, masks {self.masks.shape}, {len(self.items)} items)"
 
 
-def _reader(path: Path, shown: str) -> tuple[dict[str, str], Callable[[str], bytes], Callable[[str], tuple]]:
-    """The names in a folder or zip, with /, and as they are there; what reads one, and what changes when it does."""
-    if path.is_dir():
-        names = {p.relative_to(path).as_posix(): str(p) for p in walk(path)}
+class _Folder:
+    """A folder's files by name: what reads one, and what changes when it does."""
 
-        def stamp(name: str) -> tuple:
-            about = os.stat(name)
-            return about.st_size, about.st_mtime_ns
+    def __init__(self, path: Path):
+        self.names = {p.relative_to(path).as_posix(): str(p) for p in walk(path)}
 
-        return names, lambda name: Path(name).read_bytes(), stamp
-    if zipfile.is_zipfile(path):
-        archive = zipfile.ZipFile(path)
-        names = {name.replace("\\", "/"): name for name in archive.namelist()}
-        names = {
+    def read(self, name: str) -> bytes:
+        return Path(name).read_bytes()
+
+    def stamp(self, name: str) -> tuple:
+        about = os.stat(name)
+        return about.st_size, about.st_mtime_ns
+
+
+class _Zip:
+    """As `_Folder`. Each process has the file open for itself, as workers would move each other's place in it."""
+
+    def __init__(self, path: Path):
+        self.path, self.opened = path, (os.getpid(), zipfile.ZipFile(path))
+        names = {name.replace("\\", "/"): name for name in self.archive.namelist()}
+        self.names = {
             name: own
             for name, own in names.items()
             if not any(part.startswith(".") or part == "__MACOSX" for part in name.split("/"))
         }
-        return names, archive.read, lambda name: (archive.getinfo(name).CRC, archive.getinfo(name).file_size)
+
+    @property
+    def archive(self) -> zipfile.ZipFile:
+        if self.opened[0] != os.getpid():
+            self.opened = os.getpid(), zipfile.ZipFile(self.path)
+        return self.opened[1]
+
+    def __getstate__(self) -> dict:  # for workers that are no copies of this process
+        return dict(path=self.path, names=self.names, opened=(0, None))
+
+    def read(self, name: str) -> bytes:
+        return self.archive.read(name)
+
+    def stamp(self, name: str) -> tuple:
+        about = self.archive.getinfo(name)
+        return about.CRC, about.file_size
+
+
+def _files_of(path: Path, shown: str) -> _Folder | _Zip:
+    """The files in a folder or zip, by their names with /."""
+    if path.is_dir():
+        return _Folder(path)
+    if zipfile.is_zipfile(path):
+        return _Zip(path)
     if path.is_file():
         raise ValueError(f"data: expected a folder or zip, got {shown!r}: no zip, or one that is cut short")
     if shown.startswith("synthetic"):
@@ -127,9 +187,18 @@ _SEEN: dict[tuple, np.ndarray | str] = {}
 class _Set:
     """A data set that was opened: its rows, and what reads an item."""
 
-    def __init__(self, data: str | Path, classes: int | None = None):
+    def __init__(
+        self,
+        data: str | Path,
+        classes: int | None = None,
+        in_channels: int | None = None,
+        ignore_index: int | None = None,
+        overlapping: bool = False,
+    ):
+        self.in_channels, self.ignore_index, self.overlapping = in_channels, ignore_index, overlapping
         self.shown, self.path = str(data), expand(data)
-        self.names, self._read, self._stamp = _reader(self.path, self.shown)
+        files = _files_of(self.path, self.shown)
+        self.names, self._read, self._stamp = files.names, files.read, files.stamp
         if "items.csv" not in self.names:  # zips often hold the folder, not what is in it
             inside = [name for name in self.names if name.count("/") == 1 and name.endswith("/items.csv")]
             if len(inside) != 1:
@@ -140,7 +209,7 @@ class _Set:
         self.names = {unicodedata.normalize("NFC", name): own for name, own in self.names.items()}
         self.pictures: dict[str, list[str]] = {}
         for name in self.names:
-            suffix = next((s for s in IMAGES if name.lower().endswith(s)), None)
+            suffix = next((s for s in IMAGES + ARRAYS if name.lower().endswith(s)), None)
             if suffix:
                 self.pictures.setdefault(name[: -len(suffix)], []).append(name)
         self.items = read_items(self._read(self.names["items.csv"]), f"data: items.csv of {self.shown!r}")
@@ -148,9 +217,10 @@ class _Set:
         self.class_names = self._class_names()
         if self.class_names and classes not in (None, len(self.class_names)):
             n = len(self.class_names)
+            right = n - 1 if overlapping else n if n > 2 else 1
             raise ValueError(
                 f"num_classes: dataset.json of {self.shown!r} names {n} classes ({', '.join(self.class_names)}), got a "
-                f"model of {classes}; set num_classes to {n if n > 2 else 1}, take a model of as many classes, or "
+                f"model of {classes}; set num_classes to {right}, take a model of as many classes, or "
                 "correct dataset.json"
             )
         self.classes = len(self.class_names) if self.class_names else classes
@@ -178,11 +248,12 @@ class _Set:
         """The one picture ``KIND/ITEM``."""
         found = self.pictures.get(unicodedata.normalize("NFC", f"{kind}/{item}"), [])
         if not found:
-            stem = next((item[: -len(s)] for s in IMAGES if item.lower().endswith(s)), None)
+            stem = next((item[: -len(s)] for s in IMAGES + ARRAYS if item.lower().endswith(s)), None)
             hint = f"; the column name has no suffix: {stem}" if stem and f"{kind}/{stem}" in self.pictures else ""
             example = f"images/{item}.jpg or .png" if kind == "images" else f"masks/{item}.png"
             raise FileNotFoundError(
-                f"data: item {item!r} of {self.shown!r} has no {example}; expected one of {', '.join(IMAGES)}{hint}"
+                f"data: item {item!r} of {self.shown!r} has no {example}; expected one of "
+                f"{', '.join(IMAGES + ARRAYS)}{hint}"
             )
         if len(found) > 1:
             raise ValueError(
@@ -193,6 +264,24 @@ class _Set:
     def _content(self, file: str) -> io.BytesIO:
         return io.BytesIO(self._read(self.names[file]))
 
+    def _labels(self, file: str) -> np.ndarray:
+        """A mask's values, (H, W) uint8; of overlapping labels the sums of 2 ** (class - 1)."""
+        if not file.lower().endswith(ARRAYS):
+            return read_labels(self._content(file))
+        values = whole_labels(read_array(self._content(file)))
+        if self.overlapping:
+            count = (self.classes or 1) - 1
+            if values.ndim != 3 or values.shape[2] != count or not np.isin(values, (0, 1)).all():
+                raise ValueError(
+                    f"{values.dtype} {values.shape}, expected (H, W, {count}) of 0 and 1: a channel for each class "
+                    "but the background"
+                )
+            return (values.astype(np.uint8) << np.arange(count, dtype=np.uint8)).sum(2, dtype=np.uint8)
+        if values.ndim != 2 or values.min() < 0 or values.max() > 255:
+            hint = "; labels that overlap: overlapping=true" if values.ndim == 3 else ""
+            raise ValueError(f"{values.dtype} {values.shape}, expected class indices of 0 to 254 (H, W){hint}")
+        return values.astype(np.uint8)
+
     @cached_property
     def masks(self) -> dict[str, np.ndarray | str]:
         """Of each mask that can be read its values, or why they are no labels. What is missing or damaged is told by
@@ -201,12 +290,12 @@ class _Set:
         for row in self.rows:
             try:
                 file = self.file("masks", row["name"])
-                key = (os.path.realpath(self.path), file, self._stamp(self.names[file]))
+                key = (os.path.realpath(self.path), file, self._stamp(self.names[file]), self.overlapping)
                 if key not in _SEEN:
                     if len(_SEEN) > 100_000:
                         _SEEN.clear()
                     try:
-                        _SEEN[key] = np.flatnonzero(np.bincount(read_labels(self._content(file)).ravel()))
+                        _SEEN[key] = np.flatnonzero(np.bincount(self._labels(file).ravel()))
                     except ValueError as error:
                         _SEEN[key] = str(error)
                 found[row["name"]] = _SEEN[key]
@@ -217,8 +306,8 @@ class _Set:
     @cached_property
     def binary(self) -> bool:
         """Whether 255 stands for the one class that there is, in the masks that have no 1."""
-        if self.classes is not None:
-            return self.classes == 2
+        if self.overlapping or self.classes is not None:
+            return self.classes == 2 and not self.overlapping
         values = [v for v in self.masks.values() if not isinstance(v, str)]
         return all(set(v) <= {0, 1} or set(v) <= {0, 255} for v in values)
 
@@ -227,10 +316,17 @@ class _Set:
         values = self.masks.get(item)
         if values is None or isinstance(values, str):
             return values
+        values = values[values != self.ignore_index]
         if self.binary and set(values) <= {0, 255}:
             return None
-        most = 254 if self.classes is None else self.classes - 1
-        return None if values[-1] <= most else f"values {_listed(values)}"
+        most = self._most()
+        return None if not len(values) or values[-1] <= most else f"values {_listed(values)}"
+
+    def _most(self) -> int:
+        """The largest value that a mask may hold."""
+        if self.classes is None:
+            return 254
+        return 2 ** (self.classes - 1) - 1 if self.overlapping else self.classes - 1
 
     def check_masks(self, rows: list[dict] | None = None) -> None:
         """Raises ValueError where masks are no maps of class indices, with the files, their values and the remedy, or
@@ -251,7 +347,7 @@ class _Set:
             for problem, files in sorted(alike.items(), key=lambda pair: len(pair[1]))[:5]  # the odd ones first
         ]
         more = f"; and {len(alike) - 5} other kinds" if len(alike) > 5 else ""
-        what = "class indices" if self.classes is None else f"class indices 0 to {self.classes - 1}"
+        what = "class indices" if self.classes is None else f"class indices 0 to {self._most()}"
         raise ValueError(
             f"data: {len(problems)} of {len(rows)} masks of {self.shown!r} hold something else than {what}: "
             f"{'; '.join(shown)}{more}.{self._remedy(list(problems))}"
@@ -267,31 +363,37 @@ class _Set:
         if 255 in found:
             return (
                 " 255 stands for the one class of a binary set, in masks of nothing but 0 and 255; else give every "
-                "pixel a class index, 0 for background"
+                "pixel a class index, 0 for background, or set ignore_index to 255 where such pixels are to count for "
+                "nothing"
             )
         return f" Renumber them from 0, the background, or set num_classes to {found[-1] + 1}"
 
     def read(self, name: str) -> tuple[Image.Image, Image.Image]:
         """An item's image (RGB) and mask (L, of class indices), of the same size."""
+        pixels, labels = self.arrays(name)
+        return Image.fromarray(pixels), Image.fromarray(labels)
+
+    def arrays(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """An item's image (H, W, in_channels) and mask (H, W), uint8."""
         files = self.file("images", name), self.file("masks", name)
         if problem := self.problem(name):
             raise ValueError(f"data: {files[1]} of {self.shown!r} has {problem}.{self._remedy([name])}")
         try:
-            with open_picture(self._content(files[0])) as picture:
-                image, turned = Image.fromarray(picture_pixels(picture)), picture.info["turned"]
-            values = read_labels(self._content(files[1]))
+            pixels, turned = read_channels(self._content(files[0]), files[0], self.in_channels)
+            values = self._labels(files[1])
         except Exception as error:  # Pillow, zipfile and zlib have each their own
+            if str(error).startswith("in_channels: "):
+                raise ValueError(f"{error}: {files[0]} of {self.shown!r}") from error
             raise ValueError(f"data: item {name!r} of {self.shown!r} does not decode: {error}") from error
-        if self.binary and values.max() == 255:
-            values = values // 255
-        mask = Image.fromarray(values)
-        if image.size != mask.size:
+        if self.binary and self.ignore_index != 255:
+            values = np.where(values == 255, np.uint8(1), values)
+        if pixels.shape[:2] != values.shape:
             hint = "; the image is turned by its EXIF tag, as viewers show it" if turned else ""
             raise ValueError(
-                f"data: item {name!r}: expected a one-channel mask of the image's size {image.size}, "
-                f"got {mask.size}{hint}"
+                f"data: item {name!r}: expected a one-channel mask of the image's size {pixels.shape[1::-1]}, "
+                f"got {values.shape[::-1]}{hint}"
             )
-        return image, mask
+        return pixels, values
 
 
 def _listed(values: np.ndarray) -> str:
@@ -338,13 +440,24 @@ def mask_problems(data: str | Path, *, classes: int | None = None) -> dict[str, 
     return {n: f"{opened.file('masks', n)} has {problem}.{opened._remedy([n])}" for n, problem in found if problem}
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """How images and masks are to be taken; see `load_data`."""
+
+    classes: int | None = None
+    in_channels: int = 3
+    ignore_index: int | None = None
+    overlapping: bool = False
+
+
 def load_data(
     data: str | Path,
     split: str | int | None = None,
     *,
-    size: int | None = None,
+    size: Size | None = None,
+    resize: str = "squash",
     column: str = "split",
-    classes: int | None = None,
+    **reading: Any,
 ) -> SegmentationData:
     """Reads a split of a data set into memory.
 
@@ -354,11 +467,16 @@ def load_data(
             ``:COUNT``. COUNT is how many images (volumes, for the abdomen) the split train has, 320 (8) by default;
             validation and test have a quarter of that each.
         split: a value of the column that `column` names, 0 and "0" alike; None takes all items.
-        size: height and width in pixels to resize to (images antialiased, masks nearest, spacing_x and spacing_y scaled
-            alike); None keeps the files' own, which must then be all the same. Synthetic images have 128 by default.
+        size: height and width in pixels to resize to, or one number for both (images antialiased, masks nearest,
+            spacing_x and spacing_y scaled alike); None keeps the files' own, which must then be all the same. Synthetic
+            images have 128 by default.
+        resize: "squash", or "letterbox": the image's shape is kept, and what is left of `size` is black background.
         column: of ``items.csv``, where a data set is split in several ways.
-        classes: how many the masks may hold, the background included; None: as ``dataset.json`` says, or any number.
-            The masks of all splits are looked at, so that a wrong one in the test set shows before training.
+        reading: ``classes``: how many the masks may hold, the background included; None: as ``dataset.json`` says, or
+            any number. The masks of all splits are looked at, so that a wrong one in the test set shows before
+            training.
+            ``in_channels``: of the images, 3 by default. ``ignore_index``: a further value that masks may hold.
+            ``overlapping``: a pixel may be of several classes.
 
     Raises:
         FileNotFoundError: no data set, or a listed image or mask is not there.
@@ -366,47 +484,190 @@ def load_data(
             ``dataset.json`` that is broken or names another number of classes, an image and mask of different sizes,
             several files for one item, a file that does not decode.
     """
+    options = _Reading(**reading)
     if wanted := find_synthetic(str(data)):
-        part = None if split is None else str(split)
-        images, masks, rows = make_synthetic(wanted, part, 128 if size is None else size)
-        return SegmentationData(images, masks, pd.DataFrame(rows))
-    rows, readers = _choose(data, split, column, classes)
-    images = masks = np.empty(0, np.uint8)
-    for i, (row, reader) in enumerate(zip(rows, readers, strict=True)):
-        image, mask = reader()
+        if options.overlapping:
+            raise ValueError(f"overlapping: the labels of {str(data)!r} do not overlap")
+        part, (height, width) = None if split is None else str(split), pair(128 if size is None else size)
+        images, masks, rows = make_synthetic(wanted, part, max(height, width))
+        if height != width:
+            images, masks = (
+                np.stack([_resized(x, (height, width), resize, method) for x in arrays])
+                for arrays, method in ((images, Image.BILINEAR), (masks, Image.NEAREST))
+            )
+        return SegmentationData(as_channels(images, options.in_channels), masks, pd.DataFrame(rows))
+    return FileData(*_choose(data, split, column, options), size, resize).load()
+
+
+def _resized(pixels: np.ndarray, size: Size, resize: str, method: int) -> np.ndarray:
+    """(H, W) or (H, W, C) uint8 in another size, with zeros beside a letterbox."""
+    if pixels.ndim == 3 and pixels.shape[2] != 3:  # which Pillow takes one by one
+        return np.stack([_resized(channel, size, resize, method) for channel in np.moveaxis(pixels, 2, 0)], 2)
+    height, width = pair(size)
+    rows, columns = place_of(pixels.shape[:2], size, resize)
+    shape = columns.stop - columns.start, rows.stop - rows.start
+    found = np.asarray(Image.fromarray(pixels).resize(shape, method))
+    if shape == (width, height):
+        return found
+    out = np.zeros((height, width, *pixels.shape[2:]), np.uint8)
+    out[rows, columns] = found
+    return out
+
+
+class FileData(Dataset):
+    """Images and masks that are read from their files when they are asked for, by workers as well; items are those of
+    `SegmentationData`. See `open_data`."""
+
+    def __init__(self, opened: "_Set", rows: list[dict], size: Size | None = None, resize: str = "squash"):
+        self.opened, self.rows, self.size, self.resize = opened, rows, size, resize
         if size is not None:
-            for axis, pixels in zip("xy", image.size, strict=True):
+            place_of(pair(size), size, resize)  # before anything is read
+
+    @property
+    def items(self) -> pd.DataFrame:
+        """As in items.csv: the spacing is that of the files."""
+        return pd.DataFrame(self.rows)
+
+    @property
+    def names(self) -> list[str]:
+        return [row["name"] for row in self.rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def _read(self, i: int) -> tuple[np.ndarray, np.ndarray, dict]:
+        row = dict(self.rows[i])
+        pixels, labels = self.opened.arrays(row["name"])
+        if self.size is not None:
+            places = place_of(labels.shape, self.size, self.resize)
+            for axis, own, place in zip("yx", labels.shape, places, strict=True):
                 if f"spacing_{axis}" in row:
-                    row[f"spacing_{axis}"] *= pixels / size
-            image, mask = image.resize((size, size), Image.BILINEAR), mask.resize((size, size), Image.NEAREST)
-        pixels = np.asarray(image)
-        if i == 0:  # filled in place: a list to be stacked would take the memory twice
-            images = np.empty((len(rows), *pixels.shape), np.uint8)
-            masks = np.empty(images.shape[:3], np.uint8)
-        if pixels.shape != images.shape[1:]:
-            raise ValueError("size: the images differ in size; give one to resize them to")
-        images[i], masks[i] = pixels, mask
-    return SegmentationData(images, masks, pd.DataFrame(rows))
+                    row[f"spacing_{axis}"] *= own / (place.stop - place.start)
+            pixels = _resized(pixels, self.size, self.resize, Image.BILINEAR)
+            labels = _resized(labels, self.size, self.resize, Image.NEAREST)
+        return pixels, labels, row
+
+    def arrays(self, i: int) -> tuple[np.ndarray, np.ndarray]:
+        """An item's image (H, W, C) and mask (H, W), uint8."""
+        return self._read(i)[:2]
+
+    def __getitem__(self, i: int) -> dict[str, Tensor | str]:
+        pixels, labels, row = self._read(i)
+        return _item(pixels.copy(), labels.copy(), row["name"])
+
+    def take(self, places: Sequence[int] | np.ndarray) -> "FileData":
+        """The items at these places."""
+        return FileData(self.opened, [self.rows[i] for i in places], self.size, self.resize)
+
+    def load(self, places: Sequence[int] | None = None) -> SegmentationData:
+        """Some items, or all, in memory. Raises ValueError for images that differ in size."""
+        places = range(len(self)) if places is None else places
+        images = masks = np.empty(0, np.uint8)
+        rows = []
+        for n, i in enumerate(places):
+            pixels, labels, row = self._read(i)
+            if n == 0:  # filled in place: a list to be stacked would take the memory twice
+                images = np.empty((len(places), *pixels.shape), np.uint8)
+                masks = np.empty(images.shape[:3], np.uint8)
+            if pixels.shape != images.shape[1:]:
+                first = self.rows[places[0]]["name"]
+                raise ValueError(
+                    f"size: the images differ in size, {row['name']!r} from {first!r}; give one to resize them to"
+                )
+            images[n], masks[n] = pixels, labels
+            rows.append(row)
+        return SegmentationData(images, masks, pd.DataFrame(rows))
+
+    def parts(self, count: int = 16) -> Iterator[SegmentationData]:
+        """All items, some whole cases at a time: one, or as many as have `count` images of one size."""
+        part: list[int] = []
+        for places in case_rows(self.items):
+            part += places
+            if self.size is None or len(part) >= count:
+                yield self.load(part)
+                part = []
+        if part:
+            yield self.load(part)
+
+    def sha256(self) -> str:
+        """Of names and files: another one than that of the same data in memory, which is of the pixels."""
+        digest = hashlib.sha256("\n".join(self.names).encode())
+        for kind, name in itertools.product(("images", "masks"), self.names):
+            content = self.opened._read(self.opened.names[self.opened.file(kind, name)])
+            digest.update(hashlib.sha256(content).digest())
+        return digest.hexdigest()
+
+
+HELD = 4 * 2**30  # bytes of a split that are held in memory
+
+
+def open_data(
+    data: str | Path,
+    split: str | int | None = None,
+    *,
+    size: Size | None = None,
+    resize: str = "squash",
+    column: str = "split",
+    in_memory: bool | None = None,
+    **reading: Any,
+) -> SegmentationData | FileData:
+    """A split of a data set for training and scores: in memory as of `load_data`, whose arguments and errors these are,
+    or a `FileData` that reads an item when it is asked for, with the same values.
+
+    Args:
+        size: None leaves each image at its own size, in files.
+        in_memory: None: up to 4 GiB of pixels and masks. Synthetic sets always are.
+    """
+    if find_synthetic(str(data)):
+        return load_data(data, split, size=size, resize=resize, column=column, **reading)
+    options = _Reading(**reading)
+    files = FileData(*_choose(data, split, column, options), size, resize)
+    if in_memory is None:
+        in_memory = size is not None and (options.in_channels + 1) * len(files) * math.prod(pair(size)) <= HELD
+    return files.load() if in_memory else files
+
+
+class Patches(Dataset):
+    """Random patches of a set's images, as they stand; smaller images are continued by their edge pixels first.
+
+    Item ``(i, step)`` is the patch of image i at that step of training: it depends on the seed, i and the step alone.
+    Item i is that of step 0.
+    """
+
+    def __init__(self, data: SegmentationData | FileData, size: Size, seed: int = 0):
+        self.data, self.size, self.seed = data, pair(size), seed
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def sha256(self) -> str:
+        """Of the images."""
+        return self.data.sha256()
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Tensor | str]:
+        i, step = key if isinstance(key, tuple) else (key, 0)
+        pixels, labels = self.data.arrays(i)
+        missing = [(0, max(0, n - own)) for n, own in zip(self.size, labels.shape, strict=True)]
+        if any(more for _, more in missing):
+            pixels, labels = np.pad(pixels, [*missing, (0, 0)], "edge"), np.pad(labels, missing, "edge")
+        rng = np.random.default_rng([self.seed, step, i])
+        corner = [int(rng.integers(own - n + 1)) for n, own in zip(self.size, labels.shape, strict=True)]
+        place = tuple(slice(first, first + n) for first, n in zip(corner, self.size, strict=True))
+        return _item(pixels[place].copy(), labels[place].copy(), self.data.names[i])
 
 
 def iter_cases(
-    data: str | Path, split: str | int | None = None, *, column: str = "split", classes: int | None = None
+    data: str | Path, split: str | int | None = None, *, column: str = "split", **reading: Any
 ) -> Iterator[SegmentationData]:
     """The cases of a split one by one, at their own sizes: the slices of a volume, or a single image. Only one is in
     memory at a time. Arguments and errors are those of `load_data`."""
     if find_synthetic(str(data)):
-        whole = load_data(data, split)
+        whole = load_data(data, split, **reading)
         for places in case_rows(whole.items):
             items = whole.items.iloc[places].reset_index(drop=True)
             yield SegmentationData(whole.images[places], whole.masks[places], items)
         return
-    rows, readers = _choose(data, split, column, classes)
-    for places in case_rows(pd.DataFrame(rows)):
-        pairs = [readers[i]() for i in places]
-        if len({image.size for image, _ in pairs}) > 1:
-            raise ValueError(f"data: the slices of volume {rows[places[0]]['volume']!r} differ in size")
-        images, masks = (np.stack([np.asarray(x[part], dtype=np.uint8) for x in pairs]) for part in (0, 1))
-        yield SegmentationData(images, masks, pd.DataFrame([rows[i] for i in places]))
+    yield from FileData(*_choose(data, split, column, _Reading(**reading))).parts()
 
 
 def train_images(data: str | Path) -> list[Image.Image]:
@@ -439,11 +700,9 @@ def class_names(data: str | Path) -> tuple[str, ...] | None:
     return None if find_synthetic(str(data)) else _Set(data).class_names
 
 
-def _choose(
-    data: str | Path, split: str | int | None, column: str, classes: int | None
-) -> tuple[list[dict], list[Callable]]:
-    """The rows of a split, and what reads the image and mask of each."""
-    opened = _Set(data, classes)
+def _choose(data: str | Path, split: str | int | None, column: str, reading: _Reading) -> tuple[_Set, list[dict]]:
+    """A data set, and the rows of a split of it."""
+    opened = _Set(data, **vars(reading))
     rows = opened.rows
     if split is not None:
         if column not in opened.items or column == "name":
@@ -461,7 +720,7 @@ def _choose(
     opened.check_masks(rows)
     if split is not None:
         rows = [row for row in rows if as_text(row[column]) == str(split)]
-    return rows, [partial(opened.read, row["name"]) for row in rows]
+    return opened, rows
 
 
 USUAL_SPLITS = ("train", "validation", "test", "official_test")
@@ -481,12 +740,12 @@ def _report_unused(shown: str, column: str, counts: dict[str, int], split: str) 
 
 
 def split_items(
-    data: str | Path, split: str | int | None = None, *, column: str = "split", classes: int | None = None
+    data: str | Path, split: str | int | None = None, *, column: str = "split", **reading: Any
 ) -> pd.DataFrame:
     """The items of a split as `load_data` and `iter_cases` have them, without reading an image. Errors are theirs."""
     if find_synthetic(str(data)):
         return load_data(data, split).items
-    return pd.DataFrame(_choose(data, split, column, classes)[0])
+    return pd.DataFrame(_choose(data, split, column, _Reading(**reading))[1])
 
 
 def case_rows(items: pd.DataFrame) -> list[list[int]]:

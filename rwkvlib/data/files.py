@@ -3,6 +3,10 @@
 Depth: 8 bits a channel are taken as they are; more (12, 16 and 32 bits, floating point) go from their own 0.5th to
 their 99.5th percentile onto 0 ... 255, as `stretch` does, or by a window in Hounsfield units where one is given.
 
+Channels: a network of three sees RGB, grey pictures with their value in all three; one of one channel sees grey
+pictures. For others there are NumPy's arrays (H, W, C), pictures with transparency, and TIFF files with a page for each
+channel.
+
 Orientation: pictures stand upright, as their EXIF tag says. Slices of NIfTI volumes lie as radiologists look at them:
 from the feet to the head, in each the patient's front at the top and right side at the left; or as stored.
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
 
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii", ".nii.gz")
+ARRAYS = (".npy", ".npz")
 # In the Software field of the PNG files that prediction writes, and in descrip of its volumes.
 PRODUCT = "rwkvlib predict"
 ORIENTATION = 0x0112  # the EXIF tag
@@ -32,7 +37,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 def suffix_of(name: str) -> str | None:
     """The suffix, in lower case, by which a file's name says that this module reads it; None for other kinds."""
-    return next((s for s in (*VOLUMES[::-1], *IMAGES) if name.lower().endswith(s)), None)
+    return next((s for s in (*VOLUMES[::-1], *IMAGES, *ARRAYS) if name.lower().endswith(s)), None)
 
 
 def _to_bytes(values: np.ndarray, hu: tuple[float, float] | None) -> np.ndarray:
@@ -81,6 +86,81 @@ def picture_pixels(image: Image.Image, hu: tuple[float, float] | None = None) ->
     if pixels.max() < 16:
         raise ValueError("colours of 16 bits that use 12 bits or fewer: save them with 8 bits a channel")
     return stretch(pixels)
+
+
+def read_array(source: Path | BinaryIO) -> np.ndarray:
+    """The one array of a file of NumPy. Raises: ValueError for several; else whatever NumPy raises."""
+    found = np.load(source, allow_pickle=False)
+    if isinstance(found, np.ndarray):
+        return found
+    with found:
+        if len(found.files) != 1:
+            raise ValueError(f"expected one array, got {len(found.files)}: {', '.join(found.files)}")
+        return found[found.files[0]]
+
+
+def as_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
+    """(..., C) pixels as (..., channels): grey ones as RGB, RGB ones that are grey as one channel.
+
+    Raises: ValueError for any other number.
+    """
+    own = pixels.shape[-1]
+    if own == 1 and channels == 3:
+        return pixels.repeat(3, axis=-1)
+    if own == 3 and channels == 1 and (pixels == pixels[..., :1]).all():
+        return pixels[..., :1]
+    if own != channels:
+        what = "colours" if own == 3 else f"{own} channel{'s' * (own > 1)}"
+        raise ValueError(
+            f"in_channels: expected {channels}, got {what}; set in_channels to {own}, or convert the images"
+        )
+    return pixels
+
+
+def read_channels(
+    source: Path | BinaryIO, name: str, channels: int | None = 3, hu: tuple[float, float] | None = None
+) -> tuple[np.ndarray, bool]:
+    """An image as (H, W, channels) uint8, by this module's rules for depth and channels, and whether it was turned.
+
+    Args:
+        name: of the file, whose suffix tells arrays from pictures.
+        channels: None: three to look at, whatever the file has.
+
+    Raises: ValueError for another number of channels, and as `picture_pixels`; else whatever Pillow or NumPy raises.
+    """
+    if name.lower().endswith(ARRAYS):
+        values = read_array(source)
+        values = values[..., None] if values.ndim == 2 else values
+        if values.ndim != 3 or values.dtype.kind not in "uif" or 0 in values.shape:
+            raise ValueError(f"expected numbers (H, W) or (H, W, C), got {values.dtype} {values.shape}")
+        return _of_pages(np.moveaxis(values, -1, 0), channels, hu), False
+    from PIL import Image, ImageSequence
+
+    if channels not in (1, 3):
+        with Image.open(source) as image:
+            bands = len(image.getbands())
+            if image.format == "TIFF" and getattr(image, "n_frames", 1) > 1:
+                return _of_pages([np.asarray(page) for page in ImageSequence.Iterator(image)], channels, hu), False
+        if not isinstance(source, Path):
+            source.seek(0)
+        if channels is not None and bands == channels:
+            with open_picture(source) as image:
+                return np.asarray(image), image.info["turned"]
+    with open_picture(source) as image:
+        pixels, turned = picture_pixels(image, hu), image.info["turned"]
+    if channels not in (None, 1, 3) and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., :1]  # for the message
+    return as_channels(pixels, channels or 3), turned
+
+
+def _of_pages(pages: Any, channels: int | None, hu: tuple[float, float] | None) -> np.ndarray:
+    """(H, W) channels of any depth one above the other; of None three of them, to look at."""
+    if len(shapes := {page.shape for page in pages}) > 1 or any(len(shape) != 2 for shape in shapes):
+        raise ValueError(f"expected pages of one channel and size, got {', '.join(map(str, sorted(shapes)))}")
+    pixels = np.stack([page if page.dtype == np.uint8 else _to_bytes(page, hu) for page in pages], -1)
+    if channels is None and pixels.shape[2] not in (1, 3):
+        pixels = np.pad(pixels[..., :3], ((0, 0), (0, 0), (0, max(0, 3 - pixels.shape[2]))))
+    return as_channels(pixels, channels or 3)
 
 
 def read_labels(source: Path | BinaryIO, wide: bool = False) -> np.ndarray:
@@ -201,27 +281,29 @@ def read_volume(file: Path, as_stored: bool = False) -> Volume:
 
 @dataclass
 class Picture:
-    """An image or volume that was read: (N, H, W, 3) uint8, and what writes (N, H, W) uint8 labels in its format."""
+    """An image or volume that was read: (N, H, W, C) uint8, and what writes (N, H, W) uint8 labels in its format."""
 
     pixels: np.ndarray
     save: Callable[[np.ndarray, Path], None]
 
 
-def read_picture(file: Path, hu: tuple[float, float] | None = None, as_stored: bool = False) -> Picture:
+def read_picture(
+    file: Path, hu: tuple[float, float] | None = None, as_stored: bool = False, channels: int = 3
+) -> Picture:
     """Reads an image or a NIfTI volume.
 
     Args:
         hu: the window in Hounsfield units of volumes and of images with more than 8 bits; None: by their percentiles.
         as_stored: slices of volumes as the file has them.
+        channels: that the network takes; volumes have one, which is repeated for three.
 
     Raises: ValueError, with the file's name, for anything else; ImportError without nibabel.
     """
     try:
         if not file.name.lower().endswith(VOLUMES):
-            with open_picture(file) as image:
-                return Picture(picture_pixels(image, hu)[None], save_png)
+            return Picture(read_channels(file, file.name, channels, hu)[0][None], save_png)
         volume = read_volume(file, as_stored)
-        return Picture(_to_bytes(volume.values, hu)[..., None].repeat(3, axis=-1), volume.save)
+        return Picture(as_channels(_to_bytes(volume.values, hu)[..., None], channels), volume.save)
     except ImportError:
         raise
     except Exception as error:  # Pillow, nibabel, gzip and zlib have each their own

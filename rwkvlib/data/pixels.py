@@ -8,8 +8,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Size = int | tuple[int, int]  # of an image in pixels: (height, width), or one number for both
 # Of ImageNet, as for the published encoders.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def pair(size: Size) -> tuple[int, int]:
+    """A size as (height, width)."""
+    if isinstance(size, int):
+        return size, size
+    height, width = size
+    return height, width
+
+
+def place_of(own: tuple[int, int], size: Size, resize: str = "squash") -> tuple[slice, slice]:
+    """The rows and columns of an image of `size` in which one of height and width `own` lies when it is resized: all of
+    them by "squash", which takes no notice of its shape; by "letterbox", which keeps that, the largest middle part.
+
+    Raises: ValueError for another `resize`.
+    """
+    height, width = pair(size)
+    if resize == "squash":
+        return slice(0, height), slice(0, width)
+    if resize != "letterbox":
+        raise ValueError(f"resize: expected squash or letterbox, got {resize!r}")
+    scale = min(height / own[0], width / own[1])
+    rows, columns = (max(1, round(n * scale)) for n in own)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    return slice(top, top + rows), slice(left, left + columns)
 
 
 def normalise(image: Tensor) -> Tensor:

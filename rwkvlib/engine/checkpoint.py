@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,23 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict]:
     return model.eval(), meta
 
 
+def seen(meta: dict) -> dict[str, Any]:
+    """The options of `predict` by which a checkpoint's network sees whole images as it did in validation."""
+    return dict(size=meta["size"], resize=meta.get("resize", "squash"), window=meta.get("crop"))
+
+
+def reading(meta: dict) -> dict[str, Any]:
+    """How `load_data` reads a data set for a checkpoint's network."""
+    overrides = meta["overrides"]
+    count, overlapping = overrides.get("num_classes") or 1, meta.get("overlapping", False)
+    return dict(
+        classes=count + 1 if overlapping else max(2, count),
+        in_channels=overrides.get("in_channels", 3),
+        ignore_index=meta.get("ignore_index"),
+        overlapping=overlapping,
+    )
+
+
 def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None) -> LoadReport:
     """Pretrained weights into a model of `create_model`: a file of this library's training or a released one.
 
@@ -110,8 +128,8 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
             the library, "imagenet", "authors_synapse" or "authors_acdc" for those that the authors released of the
             model's size (see `rwkvlib.engine.released`), or what `load_official` reads. Of an encoder, or of a
             whole network; where that has another number of classes than `model`, its head stays as initialised, and
-            the report says so. Other networks than RWKV-UNet take weights of the same network only, by this library
-            where the classes differ.
+            where it takes another number of channels, its first layer; the report names them. Other networks than
+            RWKV-UNet take weights of the same network only, by this library where classes or channels differ.
         variant: of the operator; None: the one that the file's weights were trained with.
 
     Returns: what was loaded, what was left out and why, what stays as initialised.
@@ -128,9 +146,26 @@ def load_encoder(model: nn.Module, path: str | Path, variant: str | None = None)
         return _load_other(model, state, str(file), meta)
     if meta.get("model") in BASELINES:
         raise ValueError(f"{str(file)!r} holds weights of {meta['model']!r}, which is another network")
-    # Weights that do not say so are taken for released ones.
+    # Weights that do not say so are taken for released ones, which are of RGB images.
     trained = meta["overrides"].get("variant", "paper") if meta else "published"
-    return load_official(model, state, variant=variant or trained, new_head=True)
+    theirs = meta["overrides"].get("in_channels", 3) if meta else 3
+    if _stem_channels(theirs) == _stem_channels(model.config.in_channels):
+        return load_official(model, state, variant=variant or trained, new_head=True)
+    own = {key.removeprefix("encoder."): x for key, x in model.state_dict().items()}
+    notes: list[str] = []
+    state, _ = without_prefixes(read_state(state)[0], notes)
+    names = {key: key.removeprefix("encoder.") for key in state}
+    state |= {key: own[name] for key, name in names.items() if name.startswith("stage0.") and name in own}
+    report = load_official(model, state, variant=variant or trained, new_head=True)
+    new = tuple(key for key in report.loaded if key.removeprefix("encoder.").startswith("stage0."))
+    notes += [f"the first layer is a new one, as the file's is for {theirs} channels: {', '.join(new)}"]
+    loaded = tuple(key for key in report.loaded if key not in new)
+    return replace(report, loaded=loaded, missing=(*new, *report.missing), notes=(*notes, *report.notes))
+
+
+def _stem_channels(channels: int) -> int:
+    """Those that an RWKV-UNet's first layer has: one is repeated to three."""
+    return 3 if channels == 1 else channels
 
 
 def _load_other(model: nn.Module, source: dict, file: str, meta: dict) -> LoadReport:
@@ -142,11 +177,19 @@ def _load_other(model: nn.Module, source: dict, file: str, meta: dict) -> LoadRe
     wrong = [key for key in names if getattr(state.get(key), "shape", None) != wanted[names[key]].shape]
     left: set[str] = set()
     if wrong and len(state) == len(wanted) and meta:
-        left = {key for key in names if names[key] in _head(meta)}
-        if left.issuperset(wrong):
-            shown = ", ".join(names[key] for key in names if key in left)
-            notes.append(f"the head is a new one, as the file's is for {_classes(meta)} classes: {shown}")
-            wrong = []
+        for part, field, unit, default in (
+            ("head", "num_classes", "classes", 1),
+            ("first layer", "in_channels", "channels", 3),
+        ):
+            if left.issuperset(wrong):
+                break
+            count = meta["overrides"].get(field) or default
+            keys = {key for key in names if names[key] in _going_by(meta, field, count)}
+            if keys.intersection(wrong):
+                left |= keys
+                shown = ", ".join(names[key] for key in names if key in keys)
+                notes.append(f"the {part} is a new one, as the file's is for {count} {unit}: {shown}")
+        wrong = [key for key in wrong if key not in left]
     if wrong or len(state) != len(wanted):
         raise ValueError(
             f"{file!r} does not fit the model: expected weights of the same network and the same overrides"
@@ -159,15 +202,10 @@ def _load_other(model: nn.Module, source: dict, file: str, meta: dict) -> LoadRe
     return LoadReport(tuple(loaded), {}, tuple(missing), "", tuple(notes))
 
 
-def _classes(meta: dict) -> int:
-    return meta["overrides"].get("num_classes") or 1
-
-
-def _head(meta: dict) -> set[str]:
-    """The tensors of a file's network whose shapes go by the number of classes."""
-    counts = (_classes(meta), _classes(meta) + 1)
+def _going_by(meta: dict, field: str, count: int) -> set[str]:
+    """The tensors of a file's network whose shapes go by the number of classes or of channels."""
     these, others = (
-        model_for_weights(meta["model"], meta["overrides"] | {"num_classes": n}).state_dict() for n in counts
+        model_for_weights(meta["model"], meta["overrides"] | {field: n}).state_dict() for n in (count, count + 1)
     )
     return {name for name, x in these.items() if others[name].shape != x.shape}
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import yaml
 
+from ..data.pixels import Size, pair
 from ..data.synthetic import HARMONICS
 from ..files import expand
 from ..models import ModelConfig, model_names
@@ -30,8 +31,11 @@ class Recipe:
     data: str | dict[str, float]  # a data set, or several and how often each is taken
     model: str = "rwkv_unet_t"  # a name of `create_model`
     overrides: dict = field(default_factory=dict)  # of the model
-    num_classes: int = 1  # 1 for a binary mask, else the background counts as one
-    size: int = 128  # height and width in pixels
+    num_classes: int = 1  # 1 for a binary mask, else the background counts as one; not where labels are overlapping
+    # Of the images, as `rwkvlib.data.files` reads them. Three are normalised by ImageNet's means and deviations
+    # (of values in [0, 1]), any other number by 0.5 and 0.25.
+    in_channels: int = 3
+    size: Size | None = 128  # pixels: [height, width], or one number for both
     epochs: int = 30
     steps: int = 0  # > 0: so many optimiser steps, in the place of epochs
     budget_seconds: float = 0  # > 0: also stop after so much wall-clock time, which the schedule then runs to
@@ -60,8 +64,9 @@ class Recipe:
     patience: float = 0
     seed: int = 0
     num_workers: int = 0
-    # Where a set in memory lies: on the device, as bytes, batches being cut there; auto: on a GPU that it fits on.
-    data_on: Literal["auto", "device", "host"] = "auto"
+    # Where a set lies: on the device, as bytes, batches being cut there; in the host's memory; or in its files, which
+    # num_workers read as they are needed. auto: on a GPU that it fits on; in memory if a split takes 4 GiB at most.
+    data_on: Literal["auto", "device", "host", "files"] = "auto"
     assumed: tuple[str, ...] = ()  # the fields that no publication states
 
     def __post_init__(self):
@@ -72,7 +77,13 @@ class Recipe:
             raise ValueError(f"model: expected one of {', '.join(model_names(self.learns))}, got {self.model!r}")
         if not MODELS[self.model].is_baseline:  # whose options are MONAI's, which checks them
             object.__setattr__(self, "overrides", check(ModelConfig, self.overrides, "overrides."))
-        for name in ("size", "epochs", "batch_size", "accumulate", "num_classes"):
+        for name in ("size", "crop"):
+            value = getattr(self, name, None)
+            if value is not None and min(pair(value)) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+            if isinstance(value, tuple) and value[0] == value[1]:  # one square has one name
+                object.__setattr__(self, name, value[0])
+        for name in ("epochs", "batch_size", "accumulate", "num_classes", "in_channels"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         for name in (
@@ -95,17 +106,24 @@ class Recipe:
             raise ValueError(f"patience: expected at least 0 and less than 1, got {self.patience}")
         if self.batchnorm_images < 0:
             raise ValueError(f"batchnorm_images: expected at least 0, got {self.batchnorm_images}")
-        if self.overrides.get("in_channels", 3) != 3:
+        if self.overrides.get("in_channels", self.in_channels) != self.in_channels:
             raise ValueError(
-                f"overrides.in_channels: expected 3, got {self.overrides['in_channels']}: the images of a data set are "
-                "read as RGB, grey ones with their value in all three channels"
+                f"overrides.in_channels: expected {self.in_channels}, as the recipe's in_channels says, got "
+                f"{self.overrides['in_channels']}; set in_channels={self.overrides['in_channels']}"
             )
+        if self.in_channels != 3 and self.learns != "segmentation":
+            raise ValueError(f"in_channels: expected 3 where an encoder learns, got {self.in_channels}")
         for name in ("data", "pretrained"):
             if isinstance(getattr(self, name, None), str):
                 object.__setattr__(self, name, os.path.expanduser(getattr(self, name)))
         for name in self.assumed:
             if name not in hints:
                 raise ValueError(f"assumed: {_unknown(name, hints)}")
+
+    @property
+    def trained_at(self) -> tuple[str, Size]:
+        """The field that says which height and width the network sees in training, and its value."""
+        return next((f, value) for f in ("crop", "size") if (value := getattr(self, f, None)) is not None)
 
     def describe(self) -> str:
         """One line a field; those that are assumed say so."""
@@ -125,9 +143,62 @@ class TrainConfig(Recipe):
     protocol: Literal["strict", "published"] = "strict"  # of the scores, see `rwkvlib.engine.metrics`
     pretrained: str | None = None  # a checkpoint or run, of an encoder or a whole network, see `load_encoder`
     labels: float = 1.0  # share of the training items that is used: drawn by the seed, the smaller within the larger
+    # squash: images are resized to `size` whatever their shape is; letterbox: that is kept, black fills the rest.
+    resize: Literal["squash", "letterbox"] = "squash"
+    # Training on random patches of [height, width], or one number for both, of images that have `size`; size=null
+    # leaves them at their own. Whole images are predicted in windows of this size that overlap by half.
+    crop: Size | None = None
+    ignore_index: int | None = None  # a value of the masks, whose pixels count neither in the loss nor in scores
+    class_weights: tuple[float, ...] | None = None  # in the loss; the background's first, see `make_loss`
+    # A pixel may be of several of the num_classes classes: each has its own sigmoid; see `rwkvlib.data.dataset`.
+    overlapping: bool = False
+    # encoder: of the pretrained network it stays as it is, BatchNorm's statistics included, and has no gradient.
+    freeze: Literal["encoder"] | None = None
+    encoder_lr: float | None = None  # of the encoder, in the place of lr; it follows the schedule as that does
 
     def __post_init__(self):
         super().__post_init__()
+        classes = self.num_classes if self.overlapping else max(2, self.num_classes)
+        if self.overlapping and self.num_classes > 8:
+            raise ValueError(f"num_classes: expected at most 8 where labels are overlapping, got {self.num_classes}")
+        if self.ignore_index is not None:
+            if self.overlapping:
+                raise ValueError(
+                    "ignore_index: expected null where labels are overlapping, whose masks have no such value"
+                )
+            if not classes <= self.ignore_index <= 255:
+                raise ValueError(
+                    f"ignore_index: expected {classes} to 255, a value that is no class of num_classes = "
+                    f"{self.num_classes}, got {self.ignore_index}"
+                )
+        if self.class_weights is not None:
+            if len(self.class_weights) != classes:
+                whose = "one for each class" if self.overlapping else "the background's and one for each other class"
+                raise ValueError(f"class_weights: expected {classes} numbers, {whose}, got {len(self.class_weights)}")
+            if min(self.class_weights) < 0 or not sum(self.class_weights) > 0:
+                raise ValueError(
+                    f"class_weights: expected numbers of at least 0, one above it, got {self.class_weights}"
+                )
+        if self.freeze and self.encoder_lr is not None:
+            raise ValueError("encoder_lr: expected null where the encoder is frozen, which learns nothing")
+        if self.freeze and not (self.pretrained or self.model == "lite0_unet"):
+            raise ValueError("freeze: expected pretrained weights, as a random encoder would stay so; set pretrained")
+        if self.encoder_lr is not None and not self.encoder_lr > 0:
+            raise ValueError(
+                f"encoder_lr: expected more than 0, got {self.encoder_lr}; freeze=encoder keeps it as it is"
+            )
+        if self.size is None and self.crop is None:
+            raise ValueError("size: expected pixels, got null, which leaves images at their own size for crop=PIXELS")
+        if self.size is None and self.resize != "squash":
+            raise ValueError(f"resize: {self.resize!r} takes a size, got size=null")
+        if self.size is None and self.data_on in ("device", "host"):
+            raise ValueError(f"data_on: images of any size stay in files, got {self.data_on!r}; take auto")
+        if self.crop is not None and self.size is not None:
+            if any(n > whole for n, whole in zip(pair(self.crop), pair(self.size), strict=True)):
+                raise ValueError(
+                    f"crop: expected at most size = {self.size}, to which images are resized first, got {self.crop}; "
+                    "size=null leaves them at their own size"
+                )
         if self.validation is None and self.choose == "best":
             raise ValueError("choose: expected 'last' where validation is null, got 'best': set choose=last")
         if self.validation is None and self.patience:
@@ -143,6 +214,7 @@ class PretrainConfig(Recipe):
     learns = "classification"
 
     data: str  # the folder
+    size: int = 128
     model: str = "rwkv_encoder_t"
     num_classes: int = 1000
     augment: str = "imagenet"  # or none
@@ -156,6 +228,7 @@ class TeacherConfig(Recipe):
     learns = "classification"  # the networks that are encoders
 
     data: dict[str, float]  # see `PictureStream`: sources, and how often each is taken, in proportion
+    size: int = 128
     model: str = "rwkv_encoder_t"
     images: int = 24_000  # pictures that are seen, no crop twice; the recipe's one epoch
     epochs: int = 1
@@ -178,6 +251,7 @@ class FormulaConfig(Recipe):
     """A recipe for a network for segmentation that learns on formula images, generated as they are asked for."""
 
     data: Literal["synthetic-formula"] = "synthetic-formula"
+    size: int = 128
     num_classes: int = 1 + len(HARMONICS)
     images: int = 24_000  # that are seen, none twice; the recipe's one epoch
     epochs: int = 1
@@ -193,6 +267,8 @@ class FormulaConfig(Recipe):
         super().__post_init__()
         if self.images < 1:
             raise ValueError(f"images: expected at least 1, got {self.images}")
+        if self.in_channels != 3:
+            raise ValueError(f"in_channels: expected 3, as formula images have, got {self.in_channels}")
         if self.num_classes != 1 + len(HARMONICS):
             raise ValueError(
                 f"num_classes: expected {1 + len(HARMONICS)}, as many as formula images have, got {self.num_classes}; "
@@ -213,6 +289,38 @@ MEANT = {
     "bs": "batch_size",
     "image_size": "size",
     "img_size": "size",
+    "imgsz": "size",
+    "input_size": "size",
+    "resolution": "size",
+    "crop_size": "crop",
+    "patch_size": "crop",
+    "patch": "crop",
+    "roi_size": "crop",
+    "letterbox": "resize",
+    "keep_ratio": "resize",
+    "cache": "data_on",
+    "input_channels": "in_channels",
+    "channels": "in_channels",
+    "n_channels": "in_channels",
+    "num_channels": "in_channels",
+    "in_chans": "in_channels",
+    "ignore_label": "ignore_index",
+    "ignore_value": "ignore_index",
+    "ignore": "ignore_index",
+    "void": "ignore_index",
+    "loss_weights": "class_weights",
+    "class_weight": "class_weights",
+    "freeze_encoder": "freeze",
+    "frozen": "freeze",
+    "freeze_backbone": "freeze",
+    "backbone_lr": "encoder_lr",
+    "lr_encoder": "encoder_lr",
+    "lr_backbone": "encoder_lr",
+    "checkpoint": "pretrained",
+    "finetune": "pretrained",
+    "multilabel": "overlapping",
+    "multi_label": "overlapping",
+    "sigmoid": "overlapping",
     "n_classes": "num_classes",
     "classes": "num_classes",
     "dataset": "data",
@@ -233,7 +341,24 @@ MEANT = {
     "random_state": "seed",
 }
 # Fields that came later, with what they are in the recipes of older runs and results.
-ADDED = {"batchnorm_images": 0, "patience": 0.0, "labels": 1.0, "steps": 0}
+ADDED = {
+    "batchnorm_images": 0,
+    "patience": 0.0,
+    "labels": 1.0,
+    "steps": 0,
+    "resize": "squash",
+    "crop": None,
+    "in_channels": 3,
+    "ignore_index": None,
+    "class_weights": None,
+    "overlapping": False,
+    "freeze": None,
+    "encoder_lr": None,
+}
+
+
+# What prediction has to know of a recipe: in a checkpoint's metadata where it is none of `ADDED`.
+SEEN = ("resize", "crop", "ignore_index", "overlapping")
 
 
 def with_added(held: dict, recipe: dict) -> dict:
@@ -336,8 +461,11 @@ def _unknown(name: Any, known: typing.Iterable[str]) -> str:
 def _typed(name: str, value: Any, kind: Any) -> Any:
     """The value as `kind`; an int does for a float, and nothing else for another type."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:  # X | None
-        return None if value is None else _typed(name, value, args[0])
+    if origin in (types.UnionType, typing.Union):
+        if value is None and types.NoneType in args:
+            return None
+        several = isinstance(value, (list, tuple))  # an int or two of them
+        return _typed(name, value, next((k for k in args if several and typing.get_origin(k) is tuple), args[0]))
     if origin is Literal:
         if value is False and "no" in args:  # YAML's reading of a bare no
             value = "no"

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from tqdm import tqdm
 
 from ..analysis.statistics import NO_UNITS, default_unit
 from ..data.dataset import SegmentationData, case_rows
+from ..data.pixels import Size, pair
 from .metrics import SCORES, check_protocol, score
 from .predict import batches, inference_copy, predict, predict_unchecked, to_labels
 from .record import write_cases
@@ -34,14 +36,16 @@ def nearest_rows(old: int, new: int) -> Tensor:
     return torch.from_numpy(zoom(np.arange(old), new / old, order=0))
 
 
-def _published_labels(model: nn.Module, image: Tensor, size: int, flips: bool) -> tuple[Tensor, int]:
-    """As the published test: cubic splines to the network's size, the labels back by nearest neighbour."""
-    height, width = image.shape[2:]
-    rows, columns = (cubic_matrix(n, size).to(image.device) for n in (height, width))
+def _published_labels(
+    model: nn.Module, image: Tensor, size: Size, flips: bool, overlapping: bool
+) -> tuple[Tensor, Tensor]:
+    """As the published test: cubic splines to the network's size, the labels back by nearest neighbour; the logits."""
+    (height, width), seen = image.shape[2:], pair(size)
+    rows, columns = (cubic_matrix(*n).to(image.device) for n in zip((height, width), seen, strict=True))
     logits = predict_unchecked(model, rows @ image @ columns.T, flips=flips)
-    labels = to_labels(logits).cpu()
-    labels = labels[:, nearest_rows(size, height)][:, :, nearest_rows(size, width)]
-    return labels, logits.shape[1]
+    labels = to_labels(logits, overlapping).cpu()
+    labels = labels[:, nearest_rows(seen[0], height)][:, :, nearest_rows(seen[1], width)]
+    return labels, logits
 
 
 def _spacing(items: pd.DataFrame, axes: str) -> list[float] | None:
@@ -109,9 +113,11 @@ def _check_units(units: dict[str, str]) -> None:
         )
 
 
-def _check_masks(part: SegmentationData, classes: int) -> None:
+def _check_masks(part: SegmentationData, classes: int, ignore_index: int | None) -> None:
     """Raises ValueError that names the item with a label that is no class of the model."""
     for name, mask in zip(part.items["name"], part.masks, strict=True):
+        if ignore_index is not None:
+            mask = mask[mask != ignore_index]
         if mask.max(initial=0) >= classes:
             found = np.unique(mask)
             shown = ", ".join(map(str, found[:10])) + ", ..." * (len(found) > 10)
@@ -127,10 +133,14 @@ def evaluate(
     data: SegmentationData | Iterable[SegmentationData],
     *,
     protocol: str = "strict",
-    size: int | None = None,
+    size: Size | None = None,
+    resize: str = "squash",
+    window: Size | None = None,
     batch_size: int = 16,
     hd95: bool = True,
     flips: bool = False,
+    ignore_index: int | None = None,
+    overlapping: bool = False,
     progress: bool = False,
     unfinished: str | Path | None = None,
 ) -> pd.DataFrame:
@@ -142,10 +152,14 @@ def evaluate(
             ``slice``. Several data sets, as of `iter_cases`, are scored one after the other.
         protocol: "strict": undefined scores are NaN, HD95 is in mm where the items have spacing_x, spacing_y (and
             spacing_z), else in pixels. "published": the published code's rules, HD95 in pixels.
-        size: height and width in pixels that the network sees, if other than the data's. Images are resized to it, and
-            predictions back, by bilinear interpolation ("published": cubic splines, labels back by nearest neighbour).
+        size: height and width in pixels that the network sees, or one number for both, if other than the data's. Images
+            are resized to it, and predictions back, by bilinear interpolation ("published" where images are squashed:
+            cubic splines, labels back by nearest neighbour).
+        resize, window: as of `predict`.
         hd95: False leaves the column out, and with it most of the time.
         flips: average over mirror images, see `predict`.
+        ignore_index: a value of the masks, whose pixels count for nothing.
+        overlapping: each channel is a class by itself, and masks hold sums as `rwkvlib.data.dataset` says.
         unfinished: a CSV file for the cases that are scored already, where something goes wrong before the last one.
 
     Returns:
@@ -159,7 +173,14 @@ def evaluate(
     """
     rows: list[dict] = []
     cases = _scored_cases(
-        model, data, protocol=check_protocol(protocol), size=size, batch_size=batch_size, hd95=hd95, flips=flips
+        model,
+        data,
+        protocol=check_protocol(protocol),
+        batch_size=batch_size,
+        hd95=hd95,
+        ignore_index=ignore_index,
+        overlapping=overlapping,
+        **dict(size=size, resize=resize, window=window, flips=flips),
     )
     try:
         for found in tqdm(cases, unit="case", disable=not progress):
@@ -179,12 +200,15 @@ def _scored_cases(
     data: SegmentationData | Iterable[SegmentationData],
     *,
     protocol: str,
-    size: int | None,
     batch_size: int,
     hd95: bool,
-    flips: bool,
+    ignore_index: int | None,
+    overlapping: bool,
+    **options: Any,
 ) -> Iterator[list[dict]]:
-    """The rows of `evaluate`'s table, case by case."""
+    """The rows of `evaluate`'s table, case by case; `options` are of `predict`."""
+    size = options["size"]
+    splines = protocol == "published" and size is not None and options["resize"] == "squash" and not options["window"]
     parts = [data] if isinstance(data, SegmentationData) else data
     model = inference_copy(model)
     device = next(model.parameters()).device
@@ -194,13 +218,14 @@ def _scored_cases(
         of_batches: list[np.ndarray] = []
         for batch in batches(part.images, batch_size):
             batch = batch.to(device)
-            if protocol == "published" and size is not None and tuple(batch.shape[2:]) != (size, size):
-                found, channels = _published_labels(model, batch, size, flips)
+            if splines and tuple(batch.shape[2:]) != pair(size):
+                found, logits = _published_labels(model, batch, size, options["flips"], overlapping)
             else:
-                logits = predict(model, batch, size=size, flips=flips)
-                found, channels = to_labels(logits).cpu(), logits.shape[1]
+                logits = predict(model, batch, **options)
+                found = to_labels(logits, overlapping).cpu()
+            channels = logits.shape[1]
             if not of_batches:
-                _check_masks(part, max(2, channels))
+                _check_masks(part, 2**channels if overlapping else max(2, channels), ignore_index)
             of_batches.append(found.numpy())
         labels = np.concatenate(of_batches) if of_batches else part.masks
         for places in cases:
@@ -212,13 +237,12 @@ def _scored_cases(
             units[name] = "mm" if spacing else "pixel"
             if hd95:
                 _check_units(units)
-            scores = score(
-                labels[places][case],
-                part.masks[places][case],
-                max(2, channels),
-                protocol=protocol,
-                spacing=spacing,
-                hd95=hd95,
-            )
+            found, truth = labels[places][case], part.masks[places][case]
+            how: dict[str, Any] = dict(protocol=protocol, spacing=spacing, hd95=hd95, ignore_index=ignore_index)
+            if overlapping:
+                pairs = ((found >> bit & 1, truth >> bit & 1) for bit in range(channels))
+                scores = [score(*pair, 2, **how)[0] | {"class": i} for i, pair in enumerate(pairs, 1)]
+            else:
+                scores = score(found, truth, max(2, channels), **how)
             shared = {c: items[c].iloc[0] for c in items if c not in COLUMNS and items[c].nunique(dropna=False) == 1}
             yield [{"name": name, **row, "hd95_unit": units[name], **shared} for row in scores]

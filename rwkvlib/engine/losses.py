@@ -1,5 +1,6 @@
 """Losses by name: the paper's, weighted cross-entropy and Dice over a whole batch, and others of MONAI."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -22,13 +23,17 @@ class CrossEntropyDice(nn.Module):
 
     Args:
         ce, dice: the two weights. With one output channel cross-entropy is the binary one, softmax the sigmoid.
+        class_weights: of the classes, the background's first: cross-entropy is then the mean over pixels that are
+            weighted by their class, Dice that over classes (of one channel, which has one Dice, it is as it was).
     """
 
-    def __init__(self, ce: float, dice: float, num_classes: int):
+    def __init__(self, ce: float, dice: float, num_classes: int, class_weights: Sequence[float] | None = None):
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes: expected at least 1, got {num_classes}")
-        self.ce, self.dice, self.num_classes = ce, dice, num_classes
+        if class_weights is not None and len(class_weights) != max(2, num_classes):
+            raise ValueError(f"class_weights: expected {max(2, num_classes)} numbers, got {len(class_weights)}")
+        self.ce, self.dice, self.num_classes, self.class_weights = ce, dice, num_classes, class_weights
 
     def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
         """The loss of (B, num_classes, ...) logits and (B, 1, ...) class indices, of any dtype.
@@ -43,16 +48,20 @@ class CrossEntropyDice(nn.Module):
         low, high = mask.aminmax()
         if low < 0 or high >= classes:
             raise ValueError(f"mask: expected class indices 0 to {classes - 1}, got {low.item():g} to {high.item():g}")
+        weights = None if self.class_weights is None else logits.new_tensor(self.class_weights)
+        by_pixel = None if weights is None else weights[mask.long()]
+        pixels = mask.numel() if by_pixel is None else by_pixel.sum().clamp(min=SMOOTH)
         if self.num_classes == 1:
             p, g = logits.sigmoid(), mask.to(logits.dtype)
-            ce = F.binary_cross_entropy_with_logits(logits, g, reduction="sum")
+            ce = F.binary_cross_entropy_with_logits(logits, g, weight=by_pixel, reduction="sum")
         else:
             p, index = logits.softmax(1), mask[:, 0].long()
             g = torch.zeros_like(p).scatter_(1, index[:, None], 1)
-            ce = F.cross_entropy(logits, index, reduction="sum")
+            ce = F.cross_entropy(logits, index, weight=weights, reduction="sum")
         axes = [0, *range(2, p.ndim)]
         dice = 1 - (2 * (p * g).sum(axes) + SMOOTH) / (p.square().sum(axes) + g.sum(axes) + SMOOTH)
-        return self.ce * ce / mask.numel() + self.dice * dice.mean()
+        weighted = dice.mean() if weights is None or self.num_classes == 1 else (dice * weights).sum() / weights.sum()
+        return self.ce * ce / pixels + self.dice * weighted
 
 
 class DeepSupervision(nn.Module):
@@ -86,11 +95,48 @@ class DeepSupervision(nn.Module):
         return total
 
 
-def _focal(num_classes: int) -> nn.Module:
-    """MONAI's focal loss (arXiv 1708.02002), gamma 2: of softmax, or of the sigmoid where there is one channel."""
+class Ignoring(nn.Module):
+    """A loss of the pixels whose mask is not `ignore_index`, given to it in one row: it must be a sum or mean over all
+    pixels of the batch, or a ratio of such, as those of the table are. 0 where no pixel is left."""
+
+    def __init__(self, loss: nn.Module, ignore_index: int):
+        super().__init__()
+        self.loss, self.ignore_index = loss, ignore_index
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The loss of (B, num_classes, ...) logits and (B, 1, ...) class indices."""
+        counted = mask[:, 0] != self.ignore_index
+        if not counted.any():
+            return logits.sum() * 0
+        return self.loss(logits.movedim(1, -1)[counted].T[None], mask[:, 0][counted][None, None])
+
+
+class Overlapping(nn.Module):
+    """The mean over classes, weighted where `weights` are given, of a loss for one channel."""
+
+    def __init__(self, loss: nn.Module, num_classes: int, weights: Sequence[float] | None = None):
+        super().__init__()
+        self.loss, self.weights = loss, weights or (1.0,) * num_classes
+
+    def forward(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """The loss of (B, num_classes, ...) logits and (B, 1, ...) sums of ``2 ** (class - 1)``."""
+        bits, total = mask.long(), logits.new_zeros(())
+        for bit, weight in enumerate(self.weights):
+            total = total + weight * self.loss(logits[:, bit : bit + 1], (bits >> bit & 1).to(logits.dtype))
+        return total / sum(self.weights)
+
+
+def _focal(num_classes: int, class_weights: Sequence[float] | None = None) -> nn.Module:
+    """MONAI's focal loss (arXiv 1708.02002), gamma 2: of softmax, or of the sigmoid where there is one channel, whose
+    weights are alpha and 1 - alpha."""
     from monai.losses import FocalLoss
 
-    return FocalLoss(gamma=2.0, to_onehot_y=num_classes > 1, use_softmax=num_classes > 1)
+    several = num_classes > 1
+    if class_weights is None:
+        return FocalLoss(gamma=2.0, to_onehot_y=several, use_softmax=several)
+    if several:
+        return FocalLoss(gamma=2.0, to_onehot_y=True, use_softmax=True, weight=class_weights)
+    return FocalLoss(gamma=2.0, alpha=class_weights[1] / sum(class_weights))
 
 
 def _tversky(num_classes: int) -> nn.Module:
@@ -101,7 +147,8 @@ def _tversky(num_classes: int) -> nn.Module:
     return TverskyLoss(sigmoid=not several, softmax=several, to_onehot_y=several, alpha=0.3, beta=0.7, batch=True)
 
 
-LOSSES: dict[str, Callable[[int], nn.Module]] = {  # from the number of output channels to the loss
+# From the number of output channels to the loss; those that can be weighted take class_weights as well.
+LOSSES: dict[str, Callable[..., nn.Module]] = {
     "binary": partial(CrossEntropyDice, 0.5, 1.0),
     "synapse": partial(CrossEntropyDice, 0.5, 0.5),
     "acdc": partial(CrossEntropyDice, 0.2, 0.8),
@@ -111,8 +158,33 @@ LOSSES: dict[str, Callable[[int], nn.Module]] = {  # from the number of output c
 }
 
 
-def make_loss(name: str, num_classes: int) -> nn.Module:
-    """A loss of the table `LOSSES`. Raises ValueError for an unknown name."""
+def make_loss(
+    name: str,
+    num_classes: int,
+    *,
+    class_weights: Sequence[float] | None = None,
+    ignore_index: int | None = None,
+    overlapping: bool = False,
+) -> nn.Module:
+    """A loss of the table `LOSSES`.
+
+    Args:
+        class_weights: of the classes, the background's first; of `overlapping` ones, which have none, the first's.
+        ignore_index: of the mask, whose pixels count for nothing.
+        overlapping: see `Overlapping`.
+
+    Raises: ValueError for an unknown name, or weights that a loss does not take.
+    """
     if name not in LOSSES:
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)}, got {name!r}")
-    return LOSSES[name](num_classes)
+    build = LOSSES[name]
+    if overlapping:
+        return Overlapping(build(1), num_classes, class_weights)
+    if class_weights is None:
+        loss = build(num_classes)
+    else:
+        able = [other for other, row in LOSSES.items() if "class_weights" in inspect.signature(row).parameters]
+        if name not in able:
+            raise ValueError(f"class_weights: the loss {name!r} takes none; those that do: {', '.join(able)}")
+        loss = build(num_classes, class_weights=class_weights)
+    return loss if ignore_index is None else Ignoring(loss, ignore_index)

@@ -108,6 +108,7 @@ def score(
     protocol: str = "strict",
     spacing: Sequence[float] | None = None,
     hd95: bool = True,
+    ignore_index: int | None = None,
 ) -> list[dict]:
     """The scores of one case (an image or a volume).
 
@@ -117,6 +118,7 @@ def score(
         protocol: "published" or "strict", see above.
         spacing: of the pixels along each axis, in mm; None: 1. The protocol "published" takes no notice of it.
         hd95: False leaves out what takes the time.
+        ignore_index: of the truth, whose pixels count for nothing; for HD95 both masks are empty there.
 
     Returns:
         For every class but the background a dict of class, dice, iou, hd95, sensitivity, specificity, and the sizes
@@ -127,6 +129,10 @@ def score(
     """
     protocol = check_protocol(protocol)
     prediction, truth = (x.astype(np.uint8) if x.dtype == bool else x for x in map(np.asarray, (prediction, truth)))
+    ignored = 0
+    if ignore_index is not None and prediction.shape == truth.shape:
+        out = truth == ignore_index
+        prediction, truth, ignored = np.where(out, 0, prediction), np.where(out, 0, truth), int(out.sum())
     for name, labels in (("prediction", prediction), ("truth", truth)):
         if labels.dtype.kind not in "ui":
             raise TypeError(f"{name}: expected integers or bool, got {labels.dtype}")
@@ -150,7 +156,7 @@ def score(
     rows = []
     for c in range(1, num_classes):
         size, predicted, both = (int(n) for n in (counts[c].sum(), counts[:, c].sum(), counts[c, c]))
-        rest = truth.size - size
+        rest = truth.size - ignored - size
         row = {
             "class": c,
             "dice": _ratio(2 * both, size + predicted),

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..data.files import IMAGES, VOLUMES, Picture, read_picture
-from ..data.pixels import MEAN, STD, batches, normalise
+from ..data.pixels import MEAN, STD, Size, batches, normalise, pair, place_of
 from ..models.folding import fold, fold_batchnorm, foldable
 from ..models.registry import divisor_of
 
@@ -120,9 +120,10 @@ def predict(
     model: nn.Module,
     image: Tensor,
     *,
-    size: int | None = None,
+    size: Size | None = None,
+    resize: str = "squash",
     flips: bool = False,
-    window: int | None = None,
+    window: Size | None = None,
     overlap: float = 0.5,
 ) -> Tensor:
     """Logits for images of any height and width: padded at the right and bottom as the model needs, then cropped.
@@ -131,11 +132,13 @@ def predict(
         model: of `create_model`, on any device, of any floating-point dtype; used in eval mode, with every module left
             in the mode it was in, see `eval_mode`. For many images see `inference_copy`.
         image: (B, C, H, W) in [0, 1], of any floating-point dtype.
-        size: height and width in pixels that the network sees: the image is resized to it (bilinear, antialiased), the
-            logits back to the image's (bilinear). None: the image as it is.
+        size: height and width in pixels that the network sees, or one number for both: the image is resized to it
+            (bilinear, antialiased), the logits back to the image's (bilinear). None: the image as it is.
+        resize: "squash", or "letterbox": the image keeps its shape, is seen in the middle of black, and cut out of it.
         flips: the mean logits of the image, its two mirror images and its half turn, each turned back.
-        window: side in pixels of the windows that larger images are taken in, one after the other, their logits
-            weighted by a Gaussian (MONAI's sliding_window_inference); None takes the image whole.
+        window: height and width in pixels, or one number for both, of the windows that larger images are taken in, one
+            after the other, their logits weighted by a Gaussian (MONAI's sliding_window_inference); None takes the
+            image whole.
         overlap: of neighbouring windows, a share of their side.
 
     Returns:
@@ -145,7 +148,7 @@ def predict(
         ValueError, TypeError: not such a tensor, values outside [0, 1] by more than 0.01 or not finite; no such window.
     """
     _check_image(model, image)
-    return predict_unchecked(model, image, size=size, flips=flips, window=window, overlap=overlap)
+    return predict_unchecked(model, image, size=size, resize=resize, flips=flips, window=window, overlap=overlap)
 
 
 @torch.no_grad()
@@ -153,37 +156,44 @@ def predict_unchecked(
     model: nn.Module,
     image: Tensor,
     *,
-    size: int | None = None,
+    size: Size | None = None,
+    resize: str = "squash",
     flips: bool = False,
-    window: int | None = None,
+    window: Size | None = None,
     overlap: float = 0.5,
 ) -> Tensor:
     """`predict` for images whose values may lie outside [0, 1]: the published protocol's cubic splines overshoot."""
-    if size is not None and size < 1:
+    if size is not None and min(pair(size)) < 1:
         raise ValueError(f"size: expected at least 1, got {size}")
     divisor = divisor_of(model)
-    if window is not None and window < divisor:
+    if window is not None and min(pair(window)) < divisor:
         raise ValueError(f"window: expected at least {divisor} pixels, got {window}")
     if not 0 <= overlap < 1:
         raise ValueError(f"overlap: expected a share from 0 to below 1, got {overlap}")
     like = next((p for p in model.parameters() if p.is_floating_point()), image)
     # Resized and normalised in float32 at least, whatever the model's dtype is.
     x, own = image.to(like.device, torch.promote_types(like.dtype, torch.float32)), tuple(image.shape[2:])
-    seen = own if size is None else (size, size)
-    if seen != own:
-        x = F.interpolate(x, seen, mode="bilinear", antialias=True)
+    seen = own if size is None else pair(size)
+    rows, columns = place_of(own, seen, resize)
+    inner = rows.stop - rows.start, columns.stop - columns.start
+    if inner != own:
+        x = F.interpolate(x, inner, mode="bilinear", antialias=True)
+    if inner != seen:
+        x = F.pad(x, (columns.start, seen[1] - columns.stop, rows.start, seen[0] - rows.stop))
     x = normalise(x).to(like.dtype)
     with eval_mode(model):
         parts = []
         for axes in ((), (2,), (3,), (2, 3)) if flips else ((),):
             parts.append(_whole_or_windows(model, x.flip(axes), divisor, window, overlap).flip(axes))
     logits = torch.stack(parts).mean(0) if flips else parts[0]
-    if seen != own:
+    if inner != seen:
+        logits = logits[..., rows, columns]
+    if inner != own:
         logits = F.interpolate(logits.contiguous(memory_format=torch.channels_last), own, mode="bilinear")
     return logits.to(image.device)
 
 
-def _whole_or_windows(model: nn.Module, x: Tensor, divisor: int, window: int | None, overlap: float) -> Tensor:
+def _whole_or_windows(model: nn.Module, x: Tensor, divisor: int, window: Size | None, overlap: float) -> Tensor:
     def padded(x: Tensor) -> Tensor:
         height, width = x.shape[2:]
         # Repeating the edge, since mirroring needs an image larger than what it adds.
@@ -193,11 +203,15 @@ def _whole_or_windows(model: nn.Module, x: Tensor, divisor: int, window: int | N
         return padded(x)
     from monai.inferers import sliding_window_inference
 
-    return sliding_window_inference(x, (window, window), 4, padded, overlap, mode="gaussian", padding_mode="replicate")
+    return sliding_window_inference(x, pair(window), 4, padded, overlap, mode="gaussian", padding_mode="replicate")
 
 
-def to_labels(logits: Tensor) -> Tensor:
-    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where it is above 0."""
+def to_labels(logits: Tensor, overlapping: bool = False) -> Tensor:
+    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where it is above 0. Of
+    `overlapping` labels the sums of ``2 ** (class - 1)`` over the channels above 0."""
+    if overlapping:
+        bits = 2 ** torch.arange(logits.shape[1], device=logits.device, dtype=torch.uint8)
+        return ((logits > 0) * bits[:, None, None]).sum(1, dtype=torch.uint8)
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).byte()
     return logits.contiguous(memory_format=torch.channels_last).argmax(1).byte()  # a fifth of the time on a CPU

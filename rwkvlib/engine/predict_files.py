@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch.nn as nn
 
-from ..data.files import IMAGES, VOLUMES, is_result, read_picture, save_png, suffix_of
+from ..data.files import ARRAYS, IMAGES, VOLUMES, is_result, read_picture, save_png, suffix_of
 from ..data.pixels import batches
 from ..files import exists, expand, identity, replacing, walk
 from .predict import inference_copy, predict, to_labels
@@ -27,6 +27,11 @@ def overlay(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 with the classes other than 0 of (H, W) labels half transparent above it."""
     colour = COLOURS[(labels.astype(int) - 1) % len(COLOURS)]
     return np.where(labels[..., None] > 0, (pixels.astype(int) + colour) // 2, pixels).astype(np.uint8)
+
+
+def shown(pixels: np.ndarray) -> np.ndarray:
+    """(..., H, W, C) pixels as (..., H, W, 3): the first three channels of three or more, else the first alone."""
+    return pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, -1)
 
 
 def _overlays(result: Path) -> Path:
@@ -52,7 +57,7 @@ def _find(paths: Iterable[str | Path], out: Path, with_overlay: bool) -> tuple[d
     """As `find_files`, and what was left out of the folders, in words."""
     found: dict[Path, Path] = {}
     left: Counter[str] = Counter()
-    known = ", ".join(IMAGES + VOLUMES)
+    known = ", ".join(IMAGES + VOLUMES + ARRAYS)
     for path in map(expand, [paths] if isinstance(paths, str | Path) else paths):
         if path.is_dir():
             files = _in_folder(path, out, left)
@@ -134,6 +139,8 @@ def predict_files(
     with_overlay: bool = False,
     hu: tuple[float, float] | None = None,
     as_stored: bool = False,
+    channels: int | None = None,
+    overlapping: bool = False,
     batch_size: int = 8,
     progress: bool = True,
     overwrite: bool = False,
@@ -151,6 +158,8 @@ def predict_files(
         hu: the window in Hounsfield units of volumes and of images with more than 8 bits, [-125, 275] for Synapse;
             None takes each from its 0.5th to its 99.5th percentile.
         as_stored: slices of volumes as the file has them; else as radiologists see them (as data_scripts prepares CT).
+        channels: of the images; None: the model's own, 3 where it does not say.
+        overlapping: labels are; masks hold the sums of ``2 ** (class - 1)`` over a pixel's classes then.
         batch_size: slices at a time.
         progress: a bar, and a line that says what was left out of the folders.
         overwrite: replace what `out` holds under the results' names.
@@ -165,6 +174,7 @@ def predict_files(
     """
     from tqdm import tqdm
 
+    taken = getattr(getattr(model, "config", None), "in_channels", 3) if channels is None else channels
     out, model = expand(out), inference_copy(model)
     files, left = _find(paths, out, with_overlay)
     _check_targets(files, out, with_overlay, overwrite)
@@ -173,15 +183,15 @@ def predict_files(
     written, errors = [], []
     for file, result in tqdm(files.items(), unit="file", disable=not progress):
         try:
-            picture = read_picture(file, hu, as_stored)
+            picture = read_picture(file, hu, as_stored, taken)
         except ValueError as error:
             errors.append(str(error))
             continue
         parts, binary = [], False
         for batch in batches(picture.pixels, batch_size):
             logits = predict(model, batch, **options)
-            parts.append(to_labels(logits).numpy())
-            binary = logits.shape[1] == 1
+            parts.append(to_labels(logits, overlapping).numpy())
+            binary = logits.shape[1] == 1 and not overlapping
         labels = np.concatenate(parts)
         target = out / result
         is_image = target.name.endswith(".png")
@@ -191,7 +201,7 @@ def predict_files(
                 picture.save(labels * (255 if binary and is_image else 1), path)
             written.append(target)
             if with_overlay:
-                _write_overlays(picture.pixels, labels, out / _overlays(result), is_image)
+                _write_overlays(shown(picture.pixels), labels, out / _overlays(result), is_image)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise

@@ -14,7 +14,7 @@ import pandas as pd
 import yaml
 from tqdm import tqdm
 
-from ..data.dataset import load_data
+from ..data.dataset import FileData
 from ..provenance import provenance, repeatable, to_json
 from .checkpoint import checkpoint_file, load_checkpoint, write_file
 from .config import FormulaConfig, PretrainConfig, TeacherConfig, TrainConfig, base_names, load_config, with_added
@@ -22,7 +22,7 @@ from .evaluate import evaluate
 from .metrics import SCORES
 from .pretrain import pretrain
 from .record import write_scores
-from .train import train
+from .train import open_split, train
 
 RUN = ("out", "resume", "stop_after")
 
@@ -156,8 +156,10 @@ def sweep(
         try:
             log = train(config, out / "runs" / name, resume=True, progress=progress)
             model, meta = load_checkpoint(out / "runs" / name / "model.safetensors")
-            data = load_data(config.data, test, size=config.size, column=config.split)
-            scores = evaluate(model, data, protocol=config.protocol)
+            data = open_split(config, test)
+            images = data.parts() if isinstance(data, FileData) else data
+            counted = dict(ignore_index=config.ignore_index, overlapping=config.overlapping)
+            scores = evaluate(model, images, protocol=config.protocol, window=config.crop, **counted)
         except Exception as error:  # one bad run must not cost the others theirs
             if not isinstance(error, (ValueError, TypeError, OSError, ImportError, FloatingPointError)):
                 traceback.print_exc()  # of no cause that its message names
@@ -165,11 +167,7 @@ def sweep(
             bar.write(f"{name} failed: {failed[name]}")
             continue
         seconds = round(time.perf_counter() - began, 1)
-        hashes = {
-            s: load_data(config.data, s, size=config.size, column=config.split).sha256()
-            for s in ("train", config.validation, test)
-            if s is not None
-        }
+        hashes = {s: open_split(config, s).sha256() for s in ("train", config.validation, test) if s is not None}
         if config.pretrained:
             hashes["pretrained"] = hashlib.sha256(checkpoint_file(config.pretrained, model).read_bytes()).hexdigest()
         mean = {key: float(scores[key].mean()) for key in SCORES}

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +28,13 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..data.augment import make_augmentation
-from ..data.dataset import SegmentationData, load_data
+from ..data.dataset import FileData, Patches, SegmentationData, open_data
+from ..data.pixels import Size, pair
 from ..layers import DropPath
 from ..models.registry import create_model, divisor_of
 from ..provenance import git_commit, library_versions, provenance, to_json, write_result
 from .checkpoint import load_encoder, load_state, save_checkpoint, save_state, states, write_file
-from .config import FormulaConfig, Recipe, TrainConfig, base_names, with_added
+from .config import ADDED, SEEN, FormulaConfig, Recipe, TrainConfig, base_names, with_added
 from .evaluate import evaluate
 from .losses import DeepSupervision, make_loss
 from .parallel import Gather, item_order
@@ -79,8 +79,12 @@ class Task:
     meta: dict  # for the header of the weights: model, overrides, size
     hashes: dict[str, str] = field(default_factory=dict)  # of the data, by what they are for
     as_validated: Callable[[Tensor], Tensor] | None = None  # what is done to an image in the place of `augment`
-    samples: SegmentationData | None = None  # of whose images predictions are shown
+    samples: SegmentationData | FileData | None = None  # of whose images predictions are shown
+    window: Size | None = None  # that they are predicted in
+    overlapping: bool = False  # whether their labels are
     part: Callable[[nn.Module], nn.Module] = lambda model: model  # of the model, that is kept as the result
+    freeze: bool = False  # the encoder
+    encoder_lr: float | None = None  # None: the recipe's lr
 
 
 @dataclass
@@ -200,12 +204,13 @@ def fit(
     """The loop of `train` and `pretrain`; see there. The random numbers of a step (augmentation, DropPath) depend on
     seed, step and process alone, so that a resumed run needs no generator's state. With `progress` it draws the
     pictures of `watching`."""
-    divisor = divisor_of(task.model)
-    if config.size % divisor:
-        raise ValueError(
-            f"size: expected a multiple of {divisor} for {config.model}, got {config.size}; near ones: "
-            f"{config.size // divisor * divisor or divisor}, {(config.size // divisor + 1) * divisor}"
-        )
+    divisor, (field_name, size) = divisor_of(task.model), config.trained_at
+    for n in pair(size):
+        if n % divisor:
+            raise ValueError(
+                f"{field_name}: expected a multiple of {divisor} for {config.model}, got {n}; near ones: "
+                f"{n // divisor * divisor or divisor}, {(n // divisor + 1) * divisor}"
+            )
     out, is_main, processes = Path(out), accelerator.is_main_process, accelerator.num_processes
     parts = processes * config.accumulate
     if config.batch_size % parts:
@@ -225,7 +230,15 @@ def fit(
         average = AveragedModel(plain, multi_avg_fn=get_ema_multi_avg_fn(config.ema), use_buffers=True)
     kept = average.module if average else plain  # what is validated, and saved as the result
     fused = accelerator.device.type == "cuda"  # one kernel for all parameters, in the place of some for each
-    optimiser = torch.optim.AdamW(plain.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+    encoder = encoder_of(plain)[1] if task.freeze or task.encoder_lr else nn.Module()
+    if task.freeze:
+        encoder.requires_grad_(False)
+    groups, rates = [{"params": [p for p in plain.parameters() if p.requires_grad]}], [config.lr]
+    if task.encoder_lr:
+        inside = set(encoder.parameters())
+        groups = [{"params": [p for p in plain.parameters() if (p in inside) == which]} for which in (False, True)]
+        rates = [config.lr, task.encoder_lr]
+    optimiser = torch.optim.AdamW(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
     now, earlier = Progress(), states(out) if resume else []
     if resume == "previous":
         if len(earlier) < 2:
@@ -309,7 +322,10 @@ def fit(
         found = last[unit] - best[unit] >= config.patience * length
         return bool(broadcast(torch.tensor(int(found), device=accelerator.device))) if processes > 1 else found
 
-    order = item_order(len(task.data), config, now.step, processes, accelerator.process_index)
+    order: Iterator[list] = item_order(len(task.data), config, now.step, processes, accelerator.process_index)
+    if isinstance(task.data, Patches):  # which are drawn anew at each step
+        parts_before = enumerate(order, now.step * config.accumulate)
+        order = ([(i, n // config.accumulate) for i in part] for n, part in parts_before)
     batches: Iterator[dict]
     if keep_on_device(task.data, config.data_on, accelerator.device):
         batches = task.data.batches_on(accelerator.device, order)
@@ -345,7 +361,8 @@ def fit(
         write_curves(now.log, task.score, out / "curves.png")
         if task.samples is not None:
             (out / "samples").mkdir(exist_ok=True)
-            write_samples(kept, task.samples, out / "samples" / f"step_{now.step:06d}.png")
+            file = out / "samples" / f"step_{now.step:06d}.png"
+            write_samples(kept, task.samples, file, window=task.window, overlapping=task.overlapping)
         took = time.perf_counter() - start
         drawing, dearest = drawing + took, max(dearest, took)
 
@@ -355,15 +372,18 @@ def fit(
                 int(np.random.SeedSequence([config.seed, now.step, accelerator.process_index]).generate_state(1)[0])
             )
             model.train()
+            if task.freeze:
+                encoder.eval()
             if config.freeze_batchnorm:
                 for module in model.modules():
                     if isinstance(module, nn.modules.batchnorm._BatchNorm):
                         module.eval()
             # Where time is what runs out, the schedule runs with it.
             done = max(now.step, total * now.seconds / config.budget_seconds) if config.budget_seconds else now.step
-            lr = config.lr * ((now.step + 1) / warmup if now.step < warmup else factor(done))
-            for group in optimiser.param_groups:
-                group["lr"] = lr
+            scale = (now.step + 1) / warmup if now.step < warmup else factor(done)
+            lr = config.lr * scale
+            for group, rate in zip(optimiser.param_groups, rates, strict=True):
+                group["lr"] = rate * scale
             for part in range(config.accumulate):
                 batch = send_to_device(next(batches), accelerator.device, non_blocking=True)
                 step_forward(batch, part == config.accumulate - 1)
@@ -469,11 +489,37 @@ def renew_statistics(model: nn.Module, task: Task, config: Recipe, steps: int) -
     for module in dropping:
         module.p = 0.0
     try:
-        update_bn(images(), model)
+        with set_aside(model) if task.freeze else nullcontext():
+            update_bn(images(), model)
     finally:
         for module, p in dropping.items():
             module.p = p
     return passes * size
+
+
+def encoder_of(model: nn.Module) -> tuple[nn.Module, nn.Module, str]:
+    """The module that holds a network's encoder, the encoder, and its name there. Raises ValueError for no encoder."""
+    for owner in (model, getattr(model, "net", model)):  # MONAI's are in a shell
+        for name in ("encoder", "swinViT"):
+            if isinstance(found := getattr(owner, name, None), nn.Module):
+                return owner, found, name
+    raise ValueError("expected a network with an encoder of its own: rwkv_unet_..., lite0_unet or swin_unetr")
+
+
+@contextmanager
+def set_aside(model: nn.Module) -> Iterator[None]:
+    """Within, the encoder is in eval mode and works as ever, but is none of the model's modules: what changes the modes
+    and statistics of those leaves it as it is."""
+    owner, encoder, name = encoder_of(model)
+    encoder.eval()
+    parts = owner._modules
+    owner._modules = {key: part for key, part in parts.items() if key != name}
+    owner.__dict__[name] = encoder
+    try:
+        yield
+    finally:
+        del owner.__dict__[name]
+        owner._modules = parts
 
 
 def typical_images(data: Dataset, count: int, seed: int) -> list[int]:
@@ -516,6 +562,8 @@ def initial_model(config: TrainConfig | FormulaConfig, accelerator: Accelerator)
     """A recipe's network, with the weights of ``pretrained`` where that is given, whose report is printed; and the
     overrides that it is built by. Raises: as `load_encoder`, the message beginning with ``pretrained``."""
     overrides = dict(config.overrides, num_classes=config.num_classes)
+    if config.in_channels != 3:
+        overrides["in_channels"] = config.in_channels
     model = create_model(config.model, **overrides)
     if config.pretrained:
         try:
@@ -526,16 +574,51 @@ def initial_model(config: TrainConfig | FormulaConfig, accelerator: Accelerator)
         if report.variant:
             overrides["variant"] = report.variant
         accelerator.print(f"pretrained={config.pretrained}: {report}")
+        new = set(report.missing)
+    else:
+        new = set()
+    for name in ("freeze", "encoder_lr"):
+        if getattr(config, name, None):
+            try:
+                inside = set(encoder_of(model)[1].parameters())
+            except ValueError as error:
+                raise ValueError(f"{name}: {error}, got {config.model!r}") from None
+            random = [key for key, p in model.named_parameters() if p in inside and key in new]
+            if name == "freeze" and random:
+                raise ValueError(
+                    f"freeze: expected weights for all of the encoder, {config.pretrained!r} has none for "
+                    f"{', '.join(random)}, which would stay random; take encoder_lr instead"
+                )
     return model, overrides
 
 
-def share(data: SegmentationData, labels: float, seed: int) -> SegmentationData:
+def open_split(config: TrainConfig, split: str) -> SegmentationData | FileData:
+    """A split of a recipe's data as the recipe has it. Errors are those of `load_data`."""
+    return open_data(
+        config.data,
+        split,
+        size=config.size,
+        resize=config.resize,
+        column=config.split,
+        classes=config.num_classes + 1 if config.overlapping else max(2, config.num_classes),
+        in_channels=config.in_channels,
+        ignore_index=config.ignore_index,
+        overlapping=config.overlapping,
+        in_memory=None if config.data_on == "auto" else config.data_on != "files",
+    )
+
+
+def share(data: SegmentationData | FileData, labels: float, seed: int) -> SegmentationData | FileData:
     """A share of the items, at least one, in their order: of one seed's shares the smaller lie within the larger."""
     if labels == 1:
         return data
     order = np.random.default_rng(seed).permutation(len(data))
-    kept = np.sort(order[: max(1, round(labels * len(data)))])
-    return SegmentationData(data.images[kept], data.masks[kept], data.items.iloc[kept].reset_index(drop=True))
+    return data.take(np.sort(order[: max(1, round(labels * len(data)))]))
+
+
+def _hash_name(split: str, data: SegmentationData | FileData) -> str:
+    """What a split's hash is kept as: those of pixels and of files are not to be compared."""
+    return f"{split} in files" if isinstance(data, FileData) else split
 
 
 def train(
@@ -576,33 +659,52 @@ def train(
     """
     out = Path(out).expanduser()
     with start(config, out, resume, progress, command) as accelerator:
-        read = partial(
-            load_data, config.data, size=config.size, column=config.split, classes=max(2, config.num_classes)
-        )
-        data = read("train")
-        data = share(data, config.labels, config.seed)
+        held = share(open_split(config, "train"), config.labels, config.seed)
+        data = held if config.crop is None else Patches(held, config.crop, config.seed)
         model, overrides = initial_model(config, accelerator)
-        validate, hashes = None, {"train": data.sha256()}
+        validate, hashes = None, {_hash_name("train", held): held.sha256()}
         if config.validation is not None:
             try:
-                validation = read(config.validation)
+                validation = open_split(config, config.validation)
             except ValueError as error:
                 if not str(error).startswith("split: "):
                     raise
                 raise ValueError(f"validation: {error}; without such images: validation=null choose=last") from error
-            hashes["validation"] = validation.sha256()
+            hashes[_hash_name("validation", validation)] = validation.sha256()
 
             def validate(model: nn.Module) -> dict[str, float]:
-                table = evaluate(model, validation, protocol=config.protocol, batch_size=config.batch_size, hd95=False)
-                if progress and (said := all_or_nothing(table, validation.masks[0].size)):
+                images = validation.parts(config.batch_size) if isinstance(validation, FileData) else validation
+                table = evaluate(
+                    model,
+                    images,
+                    protocol=config.protocol,
+                    window=config.crop,
+                    batch_size=config.batch_size,
+                    ignore_index=config.ignore_index,
+                    overlapping=config.overlapping,
+                    hd95=False,
+                )
+                pixels = 0 if config.size is None else math.prod(pair(config.size))
+                if progress and (said := all_or_nothing(table, pixels)):
                     accelerator.print(f"warning: validation: {said}")
                 by_class = table.groupby("class")["dice"].mean()
                 each = {f"dice_{number}": float(dice) for number, dice in by_class.items()} if len(by_class) > 1 else {}
                 return {"dice": float(table["dice"].mean())} | each
 
-        augment = make_augmentation(config.augment, config.size)
+        augment = make_augmentation(config.augment, config.trained_at[1], config.in_channels)
         meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
-        loss = DeepSupervision(make_loss(config.loss, config.num_classes))
+        meta |= {name: getattr(config, name) for name in SEEN if getattr(config, name) != ADDED[name]}
+        loss = DeepSupervision(
+            make_loss(
+                config.loss,
+                config.num_classes,
+                class_weights=config.class_weights,
+                ignore_index=config.ignore_index,
+                overlapping=config.overlapping,
+            )
+        )
         task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
+        task.freeze, task.encoder_lr = config.freeze is not None, config.encoder_lr
         task.samples = None if config.validation is None else validation
+        task.window, task.overlapping = config.crop, config.overlapping
         return fit(task, config, out, accelerator, resume=resume, stop_after=stop_after, progress=progress)

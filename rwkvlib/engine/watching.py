@@ -7,15 +7,18 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn as nn
+from PIL import Image
 
-from ..data.dataset import SegmentationData
+from ..data.dataset import FileData, SegmentationData
 from ..data.files import save_png
+from ..data.pixels import Size
 from ..files import replacing
 from .predict import predict_unchecked, to_labels
-from .predict_files import overlay
+from .predict_files import overlay, shown
 
 COUNT = 8  # images of a sheet
 GAP = 2  # pixels between them
+LARGEST = 512  # pixels of the longer side of images that differ in size
 SHARE = 0.02  # of a run's time that pictures may take; the last ones are always drawn
 
 
@@ -49,17 +52,33 @@ def all_or_nothing(scores: pd.DataFrame, pixels: int) -> str | None:
     )
 
 
-def write_samples(model: nn.Module, data: SegmentationData, path: str | Path) -> None:
+def _small(tile: np.ndarray) -> np.ndarray:
+    picture = Image.fromarray(tile)
+    picture.thumbnail((LARGEST, LARGEST))
+    return np.asarray(picture)
+
+
+def write_samples(
+    model: nn.Module,
+    data: SegmentationData | FileData,
+    path: str | Path,
+    window: Size | None = None,
+    overlapping: bool = False,
+) -> None:
     """Draws a sheet of up to eight images, evenly spaced in the set and so the same each time: as they are, with the
-    truth, with the prediction. A PNG, whole or not at all."""
+    truth, with the prediction, by windows of `predict` where one is given. A PNG, whole or not at all."""
     chosen = np.unique(np.linspace(0, len(data) - 1, COUNT).round().astype(int))
     columns = []
-    for i in chosen:
-        image, mask = data.images[i], data.masks[i]
-        batch = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
-        found = to_labels(predict_unchecked(model, batch))[0].numpy()
-        rgb = image[..., :3] if image.shape[2] >= 3 else np.repeat(image[..., :1], 3, -1)
-        tiles = (rgb, overlay(rgb, mask), overlay(rgb, found))
+    for i in chosen.tolist():
+        image, mask = data.arrays(i)
+        batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
+        found = to_labels(predict_unchecked(model, batch, window=window), overlapping)[0].cpu().numpy()
+        rgb = shown(image)
+        tiles = [rgb, overlay(rgb, mask), overlay(rgb, found)]
+        if isinstance(data, FileData) and data.size is None:
+            tiles = [_small(tile) for tile in tiles]
         columns.append(np.concatenate([np.pad(t, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for t in tiles]))
+    height = max(len(column) for column in columns)
+    columns = [np.pad(c, ((0, height - len(c)), (0, 0), (0, 0)), constant_values=255) for c in columns]
     with replacing(path) as file:
         save_png(np.concatenate(columns, 1)[None, :-GAP, :-GAP], file)

@@ -96,7 +96,7 @@ def test_a_file_extends_others(tmp_path):
         (
             "overrides.in_channels=1",
             ValueError,
-            "overrides.in_channels: expected 3, got 1: the images of a data set are",
+            "overrides.in_channels: expected 3, as the recipe's in_channels says, got 1; set in_channels=1",
         ),
         ("batchnorm_images=-1", ValueError, "batchnorm_images: expected at least 0, got -1"),
         ("clip=-1", ValueError, "clip: expected at least 0, got -1.0"),
