@@ -15,15 +15,11 @@ FourSizes = tuple[Size, Size, Size, Size]
 AXES = {n: " and ".join([", ".join(dims.axes[:-1]), dims.axes[-1]]) for n, dims in DIMS.items()}
 
 
-def shared(sizes: Sequence[int]) -> Size:
-    """One number where all axes have the same, else those of the axes."""
-    return sizes[0] if len(set(sizes)) == 1 else tuple(sizes)
-
-
 def divided_by(strides: Sequence[Size], spatial_dims: int) -> Size:
-    """What strides one after the other divide the axes by."""
+    """What strides one after the other divide the axes by: one number where it is the same for all."""
     by_axis = zip(*(per_axis(stride, spatial_dims) for stride in strides), strict=True)
-    return shared([math.prod(axis) for axis in by_axis])
+    divisors = tuple(math.prod(axis) for axis in by_axis)
+    return divisors[0] if len(set(divisors)) == 1 else divisors
 
 
 def _frozen(value: Any) -> Any:

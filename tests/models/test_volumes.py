@@ -91,10 +91,10 @@ def test_a_stage_divides_each_axis_by_its_own_stride_and_the_decoder_takes_it_ba
 
 
 def test_no_voxel_is_left_out():
-    for overrides in (THIN, dict(stem_stride=2)):
+    for overrides in (dict(stem_stride=2), dict(stem_stride=[1, 2, 2]), dict(stem_stride=4, kernel_size=5)):
         model = tiny(**overrides).eval()
         x = volume(*divisors_of(model)).requires_grad_()
-        model.encoder.stage1(model.encoder.stage0(x)).square().sum().backward()
+        model.encoder.stage0(x).square().sum().backward()
         assert (x.grad != 0).all()
 
 
@@ -129,9 +129,8 @@ def test_both_orders_have_the_same_weights_and_other_outputs():
     assert flat(torch.rand(2, 3, 32, 32)).shape == (2, 1, 32, 32)
 
 
-@pytest.mark.parametrize("order", ["rows", "axes"])
-def test_compiled_it_gives_the_same_numbers_and_gradients(order):
-    model, x = tiny(**THIN, order=order, drop_path=0), volume(8, 16, 16).repeat(2, 1, 1, 1, 1)
+def test_compiled_it_gives_the_same_numbers_and_gradients():
+    model, x = tiny(**THIN, order="axes", drop_path=0), volume(8, 16, 16).repeat(2, 1, 1, 1, 1)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     parameters = list(model.parameters())
     found, expected = (torch.autograd.grad(f(x).square().mean(), parameters) for f in (compiled, model))
@@ -224,7 +223,7 @@ def test_checkpoints_keep_the_fields_and_two_axes_do_not_go_into_three(tmp_path)
     assert {key.split(".")[0] for key in report.missing} == {"final_conv"}
     flat = {name: value for name, value in TINY.items() if name != "spatial_dims"}
     image = create_model("rwkv_unet_t", **flat)
-    message = "expected weights of a network with spatial_dims={}, got those of one with spatial_dims={} .encoder"
+    message = "expected weights of a network with spatial_dims={}, got those of one with spatial_dims={} ."
     with pytest.raises(ValueError, match=message.format(2, 3)):
         load_encoder(image, tmp_path / "m.safetensors")
     for source in (image, image.encoder):
