@@ -145,9 +145,9 @@ def test_exported_it_gives_the_same_numbers_for_any_batch(require_package, tmp_p
     for size in ((8, 16), (8, 16, 24), (6, 16, 16)):
         with pytest.raises(ValueError, match="size: expected multiples of 4 x 16 x 16, got"):
             export_onnx(model, tmp_path / "model.onnx", size)
-    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "model.onnx", (8, 32, 16)))
+    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "model.onnx", (8, 16, 16)))
     for batch in (1, 3):
-        voxels = torch.rand(batch, 1, 8, 32, 16)
+        voxels = torch.rand(batch, 1, 8, 16, 16)
         (logits,) = session.run(["logits"], {"image": voxels.numpy()})
         with torch.no_grad():
             np.testing.assert_allclose(logits, model(normalise(voxels)).numpy(), atol=1e-5)
