@@ -1,7 +1,7 @@
 """CPU cost of the Bi-WKV backends: time as ratios to the sequential scan and to one exp pass, growth with T, memory.
 
 Times of one shape are measured in one run, interleaved; only ratios within it are to be trusted. Two threads.
-Writes results/bench/wkv_cpu.json.
+Writes results/bench/wkv_cpu.json; with ``--volumes`` only prints time and memory at the lengths of volumes.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from rwkvlib.provenance import provenance, write_result
 
 MODEL_SHAPE = (4, 784, 576)  # a batch of 4 in a middle stage at 224 pixels
 TS = (196, 784, 1024, 4096, 16384)
+VOLUMES = tuple(2**n for n in (14, 16, 18, 20))  # tokens: 16 x 32 x 32 to 64 x 128 x 128 voxels
 SCAN_AUTOGRAD_MAX = 1024  # tokens; the scan's graph has a dozen nodes for each
 
 
@@ -69,29 +70,54 @@ def measure(B: int, T: int, C: int, repeats: int) -> dict:
     return dict(B=B, T=T, C=C, seconds=fast, ratios=ratios)
 
 
-def peak_memory(backend: str, grad: bool, T: int) -> float:
+def peak_memory(backend: str, grad: bool, T: int, C: int = 256) -> float:
     """How much a process's peak memory grows by the call, as a multiple of the size of k; in a process of its own."""
-    return memory_of(__file__, backend, int(grad), T)
+    return memory_of(__file__, backend, int(grad), T, C)
 
 
-def print_memory(backend: str, grad: bool, T: int) -> None:
-    small, x = inputs(1, 8, 64, grad), inputs(1, T, 256, grad)
+def print_memory(backend: str, grad: bool, T: int, C: int) -> None:
+    small, x = inputs(1, 8, 64, grad), inputs(1, T, C, grad)
     gy = torch.ones_like(x[2])
     run = both if grad else lambda backend, x, gy: forward(backend, x)
     run(backend, small, torch.ones_like(small[2]))()  # compiles
     print(peak_bytes(run(backend, x, gy))[0] / (x[2].numel() * 4))
 
 
+def exponent(values: dict[int, float]) -> float:
+    """The power of T that values by T grow as: the slope of their logarithms."""
+    return float(np.polyfit(*np.log([list(values), list(values.values())]), 1)[0])
+
+
+def volumes(Ts: tuple[int, ...] = VOLUMES, C: int = 16, repeats: int = 3) -> dict[str, float]:
+    """Prints time and memory of forward and backward by numba at the lengths of volumes, and the powers of T that they
+    grow as, which it returns: 1 where they are linear."""
+    seconds, megabytes = {}, {}
+    print(f"B = 1, C = {C}, numba, forward and backward\n{'T':>8}{'ms':>10}{'ns/token':>10}{'MB':>8}")
+    for T in Ts:
+        x, gy = inputs(1, T, C, grad=True), torch.ones(1, T, C)
+        seconds[T] = interleaved({"both": both("numba", x, gy)}, repeats)["both"]
+        megabytes[T] = peak_memory("numba", True, T, C) * x[2].numel() * 4 / 1e6
+        print(f"{T:8}{1e3 * seconds[T]:10.1f}{1e9 * seconds[T] / T:10.0f}{megabytes[T]:8.1f}")
+    powers = dict(time=exponent(seconds), memory=exponent(megabytes))
+    for name, power in powers.items():
+        print(f"{name} grows as T to the power of {power:.2f}: {'linear' if abs(power - 1) < 0.15 else 'not linear'}")
+    return powers
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--out", default=Path(__file__).parents[1] / "results/bench/wkv_cpu.json")
-    parser.add_argument("--memory-of", nargs=3, metavar=("BACKEND", "GRAD", "T"), help=argparse.SUPPRESS)
+    parser.add_argument("--volumes", action="store_true", help="only the lengths of volumes; writes nothing")
+    parser.add_argument("--memory-of", nargs=4, metavar=("BACKEND", "GRAD", "T", "C"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     torch.set_num_threads(2)
     if args.memory_of:
-        backend, grad, T = args.memory_of
-        print_memory(backend, grad == "1", int(T))
+        backend, grad, T, C = args.memory_of
+        print_memory(backend, grad == "1", int(T), int(C))
+        return
+    if args.volumes:
+        volumes()
         return
     start = time.perf_counter()
     model = measure(*MODEL_SHAPE, args.repeats)
@@ -108,8 +134,7 @@ def main() -> None:
     long = [row for row in sweep if row["T"] >= 1024]  # below, the cost of a call shows
     growth = {}
     for name in ("numba forward", "tree forward", "scan forward", "numba both", "tree both"):
-        logs = np.log([[row["T"], row["seconds"][name]] for row in long])
-        growth[name] = float(np.polyfit(logs[:, 0], logs[:, 1], 1)[0])
+        growth[name] = exponent({row["T"]: row["seconds"][name] for row in long})
     print("\ntime grows as T to the power of: " + ", ".join(f"{name} {p:.2f}" for name, p in growth.items()))
     memory = {
         f"{backend} {'both' if grad else 'forward'}": {T: peak_memory(backend, grad, T) for T in (32768, 65536)}

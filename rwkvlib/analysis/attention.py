@@ -23,7 +23,7 @@ def implicit_attention(model: nn.Module, x: Tensor, name: str) -> Tensor:
 
     Args:
         model: holds a `SpatialMix` under this name, and is called with `x`.
-        x: (1, C, H, W), one image.
+        x: (1, C, H, W), one image, or (1, C, D, H, W), one volume.
         name: of `spatial_mixes`.
 
     Returns:
@@ -31,13 +31,15 @@ def implicit_attention(model: nn.Module, x: Tensor, name: str) -> Tensor:
         token t (first index). With variant "paper" they are positive, and each row sums to 1. Memory: 3 T T D numbers.
 
     Raises:
-        ValueError: an unknown name, or not one image.
+        ValueError: an unknown name, an operator that averages over several orders of the tokens, or not one image.
     """
     mixes = spatial_mixes(model)
     if name not in mixes:
         raise ValueError(f"name: expected one of {', '.join(mixes) or '(the model has no Spatial Mix)'}, got {name!r}")
-    if x.ndim != 4 or x.shape[0] != 1:
-        raise ValueError(f"x: expected one image (1, C, H, W), got {tuple(x.shape)}")
+    if mixes[name].order != "rows":
+        raise ValueError(f"name: expected a Spatial Mix of order 'rows', got {mixes[name].order!r}")
+    if x.ndim not in (4, 5) or x.shape[0] != 1:
+        raise ValueError(f"x: expected one image (1, C, H, W) or volume (1, C, D, H, W), got {tuple(x.shape)}")
     mix, keys = mixes[name], []
     hook = mix.key.register_forward_hook(lambda module, inputs, output: keys.append(output))
     try:

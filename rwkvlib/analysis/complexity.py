@@ -10,8 +10,9 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def count_macs(model: nn.Module, shape: tuple[int, int, int, int]) -> int:
-    """Multiply-accumulate operations of the convolutions and linear layers for an input of this shape (B, C, H, W).
+def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Multiply-accumulate operations of the convolutions and linear layers for an input of this shape (B, C, H, W), or
+    (B, C, D, H, W).
 
     Computed from shapes alone (on the meta device). Elementwise operations and the Bi-WKV operator are not counted;
     Vision-RWKV counts the operator as 13 T C operations (arXiv 2403.02308, Eq. 8).

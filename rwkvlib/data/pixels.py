@@ -39,10 +39,11 @@ def place_of(own: tuple[int, int], size: Size, resize: str = "squash") -> tuple[
 
 
 def normalise(image: Tensor) -> Tensor:
-    """(B, C, H, W) in [0, 1] to the scale that the models are trained with: ImageNet's for three channels, else
-    mean 0.5 and standard deviation 0.25 for every channel."""
+    """(B, C, H, W) or (B, C, D, H, W) in [0, 1] to the scale that the models are trained with: ImageNet's for three
+    channels, else mean 0.5 and standard deviation 0.25 for every channel."""
     rgb = image.shape[1] == 3
-    mean, std = (image.new_tensor(x).view(1, -1, 1, 1) for x in ((MEAN, STD) if rgb else ((0.5,), (0.25,))))
+    shape = (1, -1, *[1] * (image.ndim - 2))
+    mean, std = (image.new_tensor(x).view(shape) for x in ((MEAN, STD) if rgb else ((0.5,), (0.25,))))
     return (image - mean) / std
 
 

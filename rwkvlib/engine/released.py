@@ -59,10 +59,11 @@ def released_name(name: str, model: nn.Module | None) -> str:
         return name
     sizes, own = attrgetter("depths", "dims", "expansions"), getattr(model, "config", None)
     for size, config in CONFIGS.items():
-        if isinstance(own, ModelConfig) and sizes(own) == sizes(config):
+        if isinstance(own, ModelConfig) and sizes(own) == sizes(config) and own.spatial_dims == 2:
             return f"{name}_{size}"
     expected = (
-        f"{name}_t, {name}_s, {name}_b, or a model of RWKV-UNet with the depths, dims and expansions of T, S or B"
+        f"{name}_t, {name}_s, {name}_b, or a model of RWKV-UNet with the depths, dims and expansions of T, S or B, and "
+        "spatial_dims=2"
     )
     raise ValueError(f"{name}: expected {expected}, got {type(model).__name__}")
 

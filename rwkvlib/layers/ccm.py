@@ -4,7 +4,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .conv import map_from_tokens, resize, tokens_from_map
+from .conv import DIMS, map_from_tokens, resize, tokens_from_map
 from .mixing import ChannelMix, DropPath
 
 
@@ -15,16 +15,19 @@ class CrossChannelMix(nn.Module):
     through a residual Channel Mix; each third is projected and resized back to its own width and resolution.
     """
 
-    def __init__(self, dims: list[int], dim: int, *, drop_path: float = 0.05, use_q_shift: bool = True):
+    def __init__(
+        self, dims: list[int], dim: int, *, drop_path: float = 0.05, use_q_shift: bool = True, spatial_dims: int = 2
+    ):
         super().__init__()
-        self.projections = nn.ModuleList(nn.Conv2d(d, dim, 1) for d in dims)
+        conv = DIMS[spatial_dims].conv
+        self.projections = nn.ModuleList(conv(d, dim, 1) for d in dims)
         self.channel = ChannelMix(dim * len(dims), use_q_shift=use_q_shift)
         self.ln1 = nn.LayerNorm(dim * len(dims))
         self.drop_path = DropPath(drop_path)
-        self.final_projections = nn.ModuleList(nn.Conv2d(dim, d, 1) for d in dims)
+        self.final_projections = nn.ModuleList(conv(dim, d, 1) for d in dims)
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Maps of shape (B, dims[i], H_i, W_i), to the same shapes."""
+        """Maps of shape (B, dims[i], H_i, W_i) or (B, dims[i], D_i, H_i, W_i), to the same shapes."""
         shape = maps[-1].shape[2:]
         projected = [p(resize(x, shape)) for p, x in zip(self.projections, maps, strict=True)]
         z = tokens_from_map(torch.cat(projected, dim=1))

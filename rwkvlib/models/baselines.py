@@ -6,24 +6,23 @@ from typing import Any
 import torch.nn as nn
 from torch import Tensor
 
+from .config import Size, divided_by
+from .encoder import check_input
 from .lite0 import CHANNELS, Lite0
 
 
 class Baseline(nn.Module):
-    """A network of MONAI: images (B, in_channels, H, W) to logits (B, num_classes, H, W).
+    """A network of MONAI: images (B, in_channels, H, W) to logits (B, num_classes, H, W), or volumes with D before H.
 
-    Raises: ValueError where H or W is not a multiple of ``divisor``.
+    Raises: ValueError for another number of axes, and where a side is not a multiple of ``divisor``.
     """
 
-    def __init__(self, net: nn.Module, divisor: int):
+    def __init__(self, net: nn.Module, divisor: Size, spatial_dims: int = 2):
         super().__init__()
-        self.net, self.divisor = net, divisor
+        self.net, self.divisor, self.spatial_dims = net, divisor, spatial_dims
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[2] % self.divisor or x.shape[3] % self.divisor:
-            raise ValueError(
-                f"x: expected height and width divisible by {self.divisor}, got {x.shape[2]} x {x.shape[3]}"
-            )
+        check_input(x, None, self.divisor, self.spatial_dims)
         y = self.net(x)
         return y[0] if isinstance(y, list) else y  # BasicUNetPlusPlus gives a list of its supervised outputs
 
@@ -39,7 +38,7 @@ def from_monai(kind: str, divisor: int) -> Callable[..., Baseline]:
     """The builder of a network by its class in MONAI, whose arguments it takes.
 
     Args:
-        divisor: of a network without ``strides``, which say it by themselves.
+        divisor: of a network without ``strides`` or ``blocks_down``, which say it by themselves.
     """
 
     def build(*, in_channels: int, num_classes: int, **fields: Any) -> Baseline:
@@ -48,11 +47,13 @@ def from_monai(kind: str, divisor: int) -> Callable[..., Baseline]:
         if kind == "DynUNet":
             fields = dyn_unet_options(fields["filters"]) | fields
         fields = dict(spatial_dims=2, in_channels=in_channels, out_channels=num_classes) | fields
+        dims = fields["spatial_dims"]
         net = getattr(monai.networks.nets, kind)(**fields)
         if kind == "BasicUNetPlusPlus":  # without deep supervision these have no gradient
             for unused in ("final_conv_0_1", "final_conv_0_2", "final_conv_0_3"):
                 setattr(net, unused, nn.Identity())
-        return Baseline(net, 2 ** fields["strides"].count(2) if "strides" in fields else divisor)
+        strides = fields.get("strides", [2] * (len(fields.get("blocks_down", ())) - 1))
+        return Baseline(net, divided_by(strides, dims) if strides else divisor, dims)
 
     return build
 

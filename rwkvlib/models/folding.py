@@ -6,11 +6,12 @@ import torch.nn as nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ..layers import ConvNormAct
+from ..layers.conv import DIMS
 
 
 def foldable(module: nn.Module) -> bool:
     """Whether it holds a convolution with a BatchNorm behind it."""
-    return isinstance(module, ConvNormAct) and isinstance(module.norm, nn.BatchNorm2d)
+    return isinstance(module, ConvNormAct) and isinstance(module.norm, tuple(dims.batchnorm for dims in DIMS.values()))
 
 
 def fold(model: nn.Module) -> nn.Module:

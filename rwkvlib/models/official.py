@@ -206,6 +206,14 @@ def load_official(
             scale = here[0] // model.config.num_classes  # channels of a class, where logits are shuffled
             what = "the file has none" if there is None else f"the file's is for {there[0] // scale} classes"
             notes.append(f"the head (final_conv) is a new one for {here[0] // scale} classes: {what}")
+    foreign = next((k for k, x in state.items() if {x.ndim, wanted[k].ndim if k in wanted else 0} == {4, 5}), None)
+    if foreign:
+        here, there = wanted[foreign].ndim - 2, state[foreign].ndim - 2
+        raise ValueError(
+            f"path_or_state_dict: expected weights of a network with spatial_dims={here}, got those of one with "
+            f"spatial_dims={there} ({foreign} has shape {tuple(state[foreign].shape)}); a network for volumes starts "
+            "from weights of its own kind, or from none"
+        )
     for key, value in state.items():
         if key in wanted:
             if value.shape != wanted[key].shape:

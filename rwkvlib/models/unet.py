@@ -1,12 +1,14 @@
 """RWKV-UNet: the encoder, the cross-channel mix of its skips, the large-kernel decoder."""
 
+from typing import Any
+
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..layers import CrossChannelMix, DecoderBlock
-from ..layers.conv import resize
+from ..layers.conv import DIMS, resize
 from .config import ModelConfig
 from .encoder import Encoder, init_weights
 
@@ -16,32 +18,39 @@ class RWKVUNet(nn.Module):
 
     RWKV-UNet, arXiv 2501.08458. With ``config.ccm`` off the skips go to the decoder as they are. With
     ``config.deep_supervision`` the output in training mode is a list: these logits, then those of the decoder's steps
-    3, 2, 1, at strides 2, 4, 8 times the stem's.
+    3, 2, 1, at strides 2, 4, 8 times the stem's. With ``config.spatial_dims`` 3 it is the same network for volumes
+    (B, in_channels, D, H, W), each convolution with a third axis; its strides may differ from axis to axis.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.config, self.divisor = config, config.divisor
-        d = config.dims
+        self.config, self.divisor, self.spatial_dims = config, config.divisor, config.spatial_dims
+        d, conv = config.dims, DIMS[config.spatial_dims].conv
+        dims: dict[str, Any] = dict(spatial_dims=config.spatial_dims)
         self.encoder = Encoder(config)
         self.ccm = (
             CrossChannelMix(
-                [d[2], d[1], d[0]], config.ccm_dim or d[0], drop_path=config.drop_path, use_q_shift=config.q_shift
+                [d[2], d[1], d[0]],
+                config.ccm_dim or d[0],
+                drop_path=config.drop_path,
+                use_q_shift=config.q_shift,
+                **dims,
             )
             if config.ccm
             else None
         )
-        k, w = config.decoder_kernel, config.decoder_widths
+        w, r = config.decoder_widths, config.strides
+        dims["kernel_size"] = config.decoder_kernel
         self.concatenates = config.skips == "concatenate"
         s = d[2::-1] if self.concatenates else (0, 0, 0)
-        self.decoder1 = DecoderBlock(d[3], w[0], kernel_size=k)
-        self.decoder2 = DecoderBlock(w[0] + s[0], w[1], kernel_size=k)
-        self.decoder3 = DecoderBlock(w[1] + s[1], w[2], kernel_size=k)
-        self.decoder4 = DecoderBlock(w[2] + s[2], w[3], kernel_size=k)
-        self.shuffled = config.stem_stride if config.upsample == "shuffle" else 1
-        self.final_conv = nn.Conv2d(w[3], config.num_classes * self.shuffled**2, 1)
+        self.decoder1 = DecoderBlock(d[3], w[0], scale=r[3], **dims)
+        self.decoder2 = DecoderBlock(w[0] + s[0], w[1], scale=r[2], **dims)
+        self.decoder3 = DecoderBlock(w[1] + s[1], w[2], scale=r[1], **dims)
+        self.decoder4 = DecoderBlock(w[2] + s[2], w[3], scale=r[0], **dims)
+        self.shuffled = config.shuffled
+        self.final_conv = conv(w[3], config.num_classes * self.shuffled**2, 1)
         if config.deep_supervision:
-            self.side_heads = nn.ModuleList(nn.Conv2d(n, config.num_classes, 1) for n in w[2::-1])
+            self.side_heads = nn.ModuleList(conv(n, config.num_classes, 1) for n in w[2::-1])
         if self.ccm is not None:
             self.ccm.apply(init_weights)
 

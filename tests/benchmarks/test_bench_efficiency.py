@@ -21,7 +21,7 @@ def bench(monkeypatch):
 
 def test_all_networks_are_in_it(bench):
     # Than results/bench/efficiency_cpu.json.
-    younger = {"lite0_unet", "rwkv_unet_n", "rwkv_unet_p", "unet_narrow", "unet_n", "unet_p"}
+    younger = {"lite0_unet", "rwkv_unet_n", "rwkv_unet_p", "unet_narrow", "unet_n", "unet_p", "segresnet"}
     assert set(bench.MODELS) == set(model_names("segmentation")) - younger
 
 

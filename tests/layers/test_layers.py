@@ -1,5 +1,8 @@
 """The network's parts against their equations, written out naively, on maps that are no squares."""
 
+import itertools
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -102,9 +105,9 @@ def test_q_shift_by_hand():
     assert torch.equal(y[..., 4:], x[..., 4:])
 
 
-@pytest.mark.parametrize("shape", [(6,), (1, 2, 3), ()])
+@pytest.mark.parametrize("shape", [(6,), (1, 1, 2, 3), ()])
 def test_a_shape_of_another_length_is_named(shape):
-    with pytest.raises(ValueError, match=r"shape: expected \(height, width\), got \("):
+    with pytest.raises(ValueError, match=r"shape: expected \(height, width\) or \(depth, height, width\), got \("):
         q_shift(torch.zeros(1, 6, 4), shape)
 
 
@@ -179,3 +182,65 @@ def test_drop_path_does_nothing_outside_of_training_or_without_a_probability():
 def test_a_probability_outside_is_named(p):
     with pytest.raises(ValueError, match=r"p: expected a probability in \[0, 1\), got"):
         DropPath(p)
+
+
+def naive_volume_shift(x, shape):
+    """Six groups, each with its neighbour along one half-axis: left, right, upper, lower, before, behind."""
+    q, y, grid = x.shape[-1] // 6, x.clone(), list(itertools.product(*map(range, shape)))
+    steps = [(0, 0, -1), (0, 0, 1), (0, -1, 0), (0, 1, 0), (-1, 0, 0), (1, 0, 0)]
+    for group, step in enumerate(steps):
+        c = slice(group * q, (group + 1) * q)
+        for t, place in enumerate(grid):
+            other = tuple(p + s for p, s in zip(place, step, strict=True))
+            y[:, t, c] = x[:, grid.index(other), c] if other in grid else 0
+    return y
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 4, 2), (3, 1, 1)])
+@pytest.mark.parametrize("channels", [5, 6, 15])
+def test_q_shift_of_a_volume_moves_six_groups_and_leaves_the_rest(shape, channels):
+    x = normal(2, math.prod(shape), channels)
+    assert torch.equal(q_shift(x, shape), naive_volume_shift(x, shape))
+    with pytest.raises(ValueError, match=r"x: expected depth \* height \* width = 2 \* 2 \* 2 = 8 tokens, got"):
+        q_shift(x[:, :3], (2, 2, 2))
+
+
+def naive_order(shape, axis):
+    """The numbers of the tokens in the order in which they are read with this axis the fastest."""
+    grid = list(itertools.product(*map(range, shape)))
+    others = [i for i in range(len(shape)) if i != axis]
+    return sorted(range(len(grid)), key=lambda t: [grid[t][i] for i in [*others, axis]])
+
+
+@pytest.mark.parametrize("order", ["rows", "axes"])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 4), (1, 3, 2)])
+def test_spatial_mix_reads_a_map_in_its_order(shape, order):
+    m, x = shaken(SpatialMix(7, order=order)), normal(2, math.prod(shape), 7)
+    T, xx = x.shape[1], q_shift(x, shape)
+    k, v, r = (
+        (x * share + xx * (1 - share)) @ linear.weight.T
+        for share, linear in ((m.spatial_mix_k, m.key), (m.spatial_mix_v, m.value), (m.spatial_mix_r, m.receptance))
+    )
+    outputs = []
+    for axis in range(len(shape)) if order == "axes" else [len(shape) - 1]:
+        read, y = naive_order(shape, axis), torch.empty_like(v)
+        y[:, read] = bi_wkv_oracle(m.spatial_decay / T, m.spatial_first / T, k[:, read], v[:, read])
+        outputs.append(y)
+    mean = sum(outputs) / len(outputs)
+    torch.testing.assert_close(m(x, shape), (naive_norm(m.key_norm, mean) / (1 + torch.exp(-r))) @ m.output.weight.T)
+
+
+def test_the_parts_of_a_volume_are_those_of_its_slices_where_kernels_and_strides_are_flat():
+    """A block without attention or Q-Shift, and with weights copied, sees each slice as the block for images does."""
+    image, volume = shaken(GLSP(6, 6, 2)), shaken(GLSP(6, 6, 2, kernel_size=(1, 5, 5), stride=1, spatial_dims=3))
+    volume.load_state_dict({k: x[:, :, None] if x.ndim == 4 else x for k, x in image.state_dict().items()})
+    x = normal(2, 6, 3, 4, 5)
+    expected = torch.stack([image(each) for each in x.unbind(2)], 2)
+    torch.testing.assert_close(volume(x), expected)
+    block = shaken(DecoderBlock(6, 4, kernel_size=(1, 3, 3), scale=(1, 2, 4), spatial_dims=3))
+    assert block(x).shape == (2, 4, 3, 8, 20)
+    ccm = shaken(CrossChannelMix([12, 6], 5, spatial_dims=3))
+    assert [tuple(y.shape) for y in ccm([normal(1, 12, 2, 2, 2), normal(1, 6, 2, 4, 4)])] == [
+        (1, 12, 2, 2, 2),
+        (1, 6, 2, 4, 4),
+    ]

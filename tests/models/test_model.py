@@ -267,4 +267,4 @@ def test_create_model_names_what_is_wrong():
         create_model("rwkv_unet_t", decoder_kernel=8)
     with pytest.raises(ValueError, match="num_classes: expected at least 1, got 0"):
         create_model("rwkv_unet_t", num_classes=0)
-    assert len(model_names("segmentation")) == 15 and len(model_names("classification")) == 3
+    assert len(model_names("segmentation")) == 16 and len(model_names("classification")) == 3

@@ -19,6 +19,7 @@ from tests.conftest import TINY
 PARAMETERS = {"unet": 6_495_868, "unet_batchnorm": 6_500_734, "attention_unet": 7_940_321, "swin_unetr": 6_302_875}
 PARAMETERS |= {"unet_narrow": 407_092, "unet_n": 914_848, "unet_p": 48_904}
 PARAMETERS |= {"basic_unet_plus_plus": 2_410_657, "dyn_unet": 20_611_713, "lite0_unet": 4_730_577}
+PARAMETERS |= {"segresnet": 1_576_673}
 
 
 @pytest.mark.parametrize("name", MODELS)

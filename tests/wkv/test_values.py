@@ -1,12 +1,14 @@
 """Every backend and both variants against the definition, and against stored values."""
 
 import functools
+import math
 import warnings
 
 import pytest
 import torch
 
 from rwkvlib import wkv
+from rwkvlib.layers.conv import map_from_tokens, tokens_from_map
 from rwkvlib.wkv import bi_wkv, operators
 from rwkvlib.wkv.oracle import bi_wkv_oracle, published_oracle
 from tests.wkv.conftest import WIDE, assert_near, by_channel, golden, make_inputs, published_decay
@@ -140,3 +142,25 @@ def test_published_warns_once_outside_its_range(monkeypatch):
     monkeypatch.setattr(operators, "_warned", set())
     with pytest.warns(RuntimeWarning, match="variant 'published'"):
         bi_wkv(*make_inputs(1, 1025, 2, 0.0), variant="published")
+
+
+@pytest.mark.parametrize("backend", ["tree", "numba"])
+@pytest.mark.parametrize("shape", [(2, 3, 4), (1, 7, 5), (10, 9, 8)])
+def test_the_tokens_of_a_volume_are_its_flattened_voxels(backend, shape):
+    w, u, k, v = make_inputs(2, math.prod(shape), 3, 0.2)
+    expected = bi_wkv_oracle(w, u, k, v)
+    volumes = [tokens_from_map(map_from_tokens(x, shape)) for x in (k, v)]
+    assert_near(bi_wkv(w, u, *volumes, backend=backend), expected, 1e-12)
+
+
+@pytest.mark.parametrize("backend", ["tree", "numba"])
+def test_a_million_tokens_in_float32_are_averaged_as_in_float64(backend):
+    """Those of 64 x 128 x 128 voxels. Without decay the output is one softmax average, the same for every token."""
+    T = 2**20
+    _, u, k, v = make_inputs(1, T, 2, 0.0)
+    flat = torch.zeros(2)
+    y = bi_wkv(flat, flat, k.float(), v.float(), backend=backend)
+    assert_near(y, (k.softmax(1) * v).sum(1, keepdim=True).expand_as(y), 1e-3)
+    w = torch.tensor([3.0, 40.0], dtype=torch.float64) / T
+    y = bi_wkv(w.float(), u.float(), k.float(), v.float(), backend=backend)
+    assert_near(y, bi_wkv(w, u, k, v, backend="tree"), 2e-3)
