@@ -12,11 +12,15 @@ from torch import Tensor
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
+def scale(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of what the models are trained with: ImageNet's for three channels, else 0.5 and 0.25
+    for all of them."""
+    return (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
+
+
 def normalise(image: Tensor) -> Tensor:
-    """(B, C, H, W) in [0, 1] to the scale that the models are trained with: ImageNet's for three channels, else
-    mean 0.5 and standard deviation 0.25 for every channel."""
-    rgb = image.shape[1] == 3
-    mean, std = (image.new_tensor(x).view(1, -1, 1, 1) for x in ((MEAN, STD) if rgb else ((0.5,), (0.25,))))
+    """(B, C, H, W) in [0, 1] to the scale that the models are trained with, see `scale`."""
+    mean, std = (image.new_tensor(x).view(1, -1, 1, 1) for x in scale(image.shape[1]))
     return (image - mean) / std
 
 

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ __all__ = [
     "MEAN",
     "STD",
     "VOLUMES",
+    "Averaged",
     "Picture",
     "batches",
     "fold_batchnorm",
@@ -35,6 +36,7 @@ __all__ = [
     "predict",
     "read_picture",
     "to_labels",
+    "to_probabilities",
 ]
 
 
@@ -114,6 +116,28 @@ def _check_image(model: nn.Module, image: Tensor) -> None:
             f"image: expected values in [0, 1], got {low:g} to {high:g}; divide 8-bit values by 255, and leave the "
             "normalisation to predict"
         )
+
+
+class Averaged(nn.Module):
+    """Several models as one: its logits are those of the mean of their probabilities.
+
+    Raises: ValueError for none, and for models that take images of different channels.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]):
+        super().__init__()
+        configs = [getattr(model, "config", None) for model in models]
+        if len(channels := {getattr(config, "in_channels", None) for config in configs}) != 1:
+            raise ValueError(f"models: expected some of the same in_channels, got {sorted(channels, key=str)}")
+        self.models, self.config = nn.ModuleList(models), configs[0]
+        self.divisor = math.lcm(*map(divisor_of, models))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W), normalised, to (B, num_classes, H, W)."""
+        logits = torch.stack([model(x) for model in self.models])
+        if logits.shape[2] == 1:
+            return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+        return logits.log_softmax(2).logsumexp(0)
 
 
 def predict(
@@ -196,10 +220,20 @@ def _whole_or_windows(model: nn.Module, x: Tensor, divisor: int, window: int | N
     return sliding_window_inference(x, (window, window), 4, padded, overlap, mode="gaussian", padding_mode="replicate")
 
 
-def to_labels(logits: Tensor) -> Tensor:
-    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where it is above 0."""
+def to_probabilities(logits: Tensor) -> Tensor:
+    """(B, num_classes, H, W) logits to probabilities: one channel's sigmoid, else the softmax over the classes."""
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
+
+
+def to_labels(logits: Tensor, threshold: float = 0.5) -> Tensor:
+    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where its probability is
+    above the threshold. Raises ValueError for one outside of (0, 1), and for another than 0.5 with several channels."""
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold: expected a probability between 0 and 1, got {threshold}")
     if logits.shape[1] == 1:
-        return (logits[:, 0] > 0).byte()
+        return (logits[:, 0] > math.log(threshold / (1 - threshold))).byte()
+    if threshold != 0.5:
+        raise ValueError(f"threshold: expected a model with one output channel, got one with {logits.shape[1]}")
     return logits.contiguous(memory_format=torch.channels_last).argmax(1).byte()  # a fifth of the time on a CPU
 
 

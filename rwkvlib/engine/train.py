@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..data.augment import make_augmentation
-from ..data.dataset import SegmentationData, load_data
+from ..data.dataset import SegmentationData, class_names, load_data
 from ..layers import DropPath
 from ..models.registry import create_model, divisor_of
 from ..provenance import git_commit, library_versions, provenance, to_json, write_result
@@ -602,6 +602,7 @@ def train(
 
         augment = make_augmentation(config.augment, config.size)
         meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
+        meta |= {"class_names": names} if (names := class_names(config.data)) else {}
         loss = DeepSupervision(make_loss(config.loss, config.num_classes))
         task = Task(model, data, "mask", loss, augment, validate, "dice", meta, hashes)
         task.samples = None if config.validation is None else validation
