@@ -2,7 +2,9 @@
 
 __version__ = "0.1.0"
 
+from .data.pixels import normalise
 from .engine.checkpoint import load_checkpoint, load_pretrained
+from .engine.features import features
 from .engine.predict import predict
 from .models import create_model, load_official
 from .wkv import bi_wkv
@@ -11,8 +13,10 @@ __all__ = [
     "__version__",
     "bi_wkv",
     "create_model",
+    "features",
     "load_checkpoint",
     "load_official",
     "load_pretrained",
+    "normalise",
     "predict",
 ]

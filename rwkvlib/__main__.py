@@ -1,5 +1,5 @@
-"""``rwkvlib import | split | audit | init | train | pretrain | sweep | evaluate | predict | report | doctor``, or
-``python -m rwkvlib``: one command and its end."""
+"""``rwkvlib import | split | audit | init | train | pretrain | sweep | threshold | evaluate | predict | export |
+report | doctor``, or ``python -m rwkvlib``: one command and its end."""
 
 import argparse
 
@@ -7,12 +7,14 @@ from .commands import (
     add_audit,
     add_doctor,
     add_evaluate,
+    add_export,
     add_import,
     add_init,
     add_predict,
     add_report,
     add_split,
     add_sweep,
+    add_threshold,
     add_train,
     plain_warnings,
     resume_line,
@@ -25,7 +27,17 @@ def main(argv: list[str] | None = None) -> None:
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
     own = (add_import, add_split, add_audit, add_init)
-    for add in (add_doctor, *own, add_train, add_sweep, add_report, add_evaluate, add_predict):
+    for add in (
+        add_doctor,
+        *own,
+        add_train,
+        add_sweep,
+        add_report,
+        add_threshold,
+        add_evaluate,
+        add_predict,
+        add_export,
+    ):
         add(commands)
     plain_warnings()
     args, rest = parser.parse_known_args(argv)

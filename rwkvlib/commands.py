@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 from .provenance import repeatable
@@ -31,9 +32,18 @@ def plain_warnings() -> None:
     warnings.formatwarning = one_line
 
 
+def _example(command: str, arguments: str) -> dict:
+    """What a parser says at the end of its help."""
+    return dict(epilog=f"example: rwkvlib {command} {arguments}")
+
+
 def add_doctor(commands) -> None:
     """Adds the command to the parser's subparsers."""
-    p = commands.add_parser("doctor", help="check this machine: versions, device, every backend against the oracle")
+    p = commands.add_parser(
+        "doctor",
+        help="check this machine: versions, device, every backend against the oracle",
+        **_example("doctor", "--json doctor.json"),
+    )
     p.set_defaults(run=_doctor)
     p.add_argument("--json", nargs="?", const="-", metavar="FILE", help="as JSON, or as text and JSON in a file")
 
@@ -54,11 +64,15 @@ def _doctor(args: argparse.Namespace) -> None:
 
 def add_train(commands) -> None:
     """Adds the commands train and pretrain to the parser's subparsers."""
-    for name, what in (
-        ("train", "train by a recipe: configs/*.yaml"),
-        ("pretrain", "pretrain, configs/pretrain_*.yaml: by a teacher, on formula images, or as a classifier"),
+    for name, what, example in (
+        ("train", "train by a recipe: configs/*.yaml", "mine.yaml out=runs/mine"),
+        (
+            "pretrain",
+            "pretrain, configs/pretrain_*.yaml: by a teacher, on formula images, or as a classifier",
+            "configs/pretrain_formula.yaml out=runs/start",
+        ),
     ):
-        p = commands.add_parser(name, help=what)
+        p = commands.add_parser(name, help=what, **_example(name, example))
         p.set_defaults(run=_train)
         p.add_argument("config", help="YAML file of the fields of rwkvlib.engine.config")
         p.add_argument(
@@ -96,7 +110,11 @@ def resume_line(args: argparse.Namespace) -> str:
 
 def add_sweep(commands) -> None:
     """Adds the command to the parser's subparsers."""
-    p = commands.add_parser("sweep", help="train and score a table of recipes and seeds; skips what is done")
+    p = commands.add_parser(
+        "sweep",
+        help="train and score a table of recipes and seeds; skips what is done",
+        **_example("sweep", "table.yaml --out runs/table --part 1/4"),
+    )
     p.set_defaults(run=_sweep)
     p.add_argument("table", help="YAML file, see rwkvlib.engine.sweep")
     p.add_argument("settings", nargs="*", metavar="key=value", help="any field of the recipes, for every run")
@@ -116,7 +134,11 @@ def _sweep(args: argparse.Namespace) -> None:
 
 def add_report(commands) -> None:
     """Adds the command to the parser's subparsers."""
-    p = commands.add_parser("report", help="every table and figure of chapters 13 and 14, from results/ alone")
+    p = commands.add_parser(
+        "report",
+        help="every table and figure of chapters 13 and 14, from results/ alone",
+        **_example("report", "--out report"),
+    )
     p.set_defaults(run=_report)
     p.add_argument("--out", default="report", help="folder for them")
 
@@ -127,10 +149,27 @@ def _report(args: argparse.Namespace) -> None:
     print(f"{len(write_report(args.out))} tables and figures in {args.out}")
 
 
-def _load(checkpoint: str):
+def _load(checkpoint: str, others: Sequence[str] = ()):
+    """The model, or the average of several, and the metadata, of the first. Raises: ValueError where they disagree."""
     from .engine.checkpoint import load_checkpoint
 
-    return load_checkpoint(checkpoint)
+    model, meta = load_checkpoint(os.path.expanduser(checkpoint))
+    if not others:
+        return model, meta
+    from .engine.predict import Averaged
+
+    def facts(meta: dict) -> dict:
+        names = ("num_classes", "in_channels")
+        given = {name: meta["overrides"].get(name) or default for name, default in zip(names, (1, 3), strict=True)}
+        return given | {name: meta.get(name) for name in ("size", "class_names")}
+
+    pairs = [(model, meta), *(load_checkpoint(os.path.expanduser(other)) for other in others)]
+    for other, (_, its) in zip(others, pairs[1:], strict=True):
+        if differing := [name for name, value in facts(meta).items() if facts(its)[name] != value]:
+            name = differing[0]
+            expected, got = facts(meta)[name], facts(its)[name]
+            raise ValueError(f"with: expected {name} {expected!r} as in {checkpoint!r}, got {got!r} in {other!r}")
+    return Averaged([model for model, _ in pairs]), meta
 
 
 def _device(model):
@@ -147,6 +186,7 @@ def add_evaluate(commands) -> None:
         description="Cases are volumes, at their own size and in mm where that is known, or images, at the size of "
         "training. Writes cases.csv (a row for each case and class) and summary.json (means with intervals, and where "
         "they come from).",
+        **_example("evaluate", "runs/mine mine --out scores"),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.set_defaults(run=_evaluate)
@@ -164,7 +204,24 @@ def add_evaluate(commands) -> None:
     p.add_argument("--unit", help="what is independent, for the intervals; default: patient, sequence, group or name")
     p.add_argument("--native", action="store_true", help="score images, too, at their own size")
     p.add_argument("--flips", action="store_true", help="average over mirror images")
+    p.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="others",
+        metavar="CHECKPOINT",
+        help="a further checkpoint, whose probabilities are averaged with the first's; once for each",
+    )
+    p.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="of a binary mask's probability; default: the checkpoint's own, by the command threshold, or 0.5",
+    )
     p.add_argument("--batch-size", type=int, default=16)
+    p.add_argument("--masks", action="store_true", help="score masks: CHECKPOINT is a folder, NAME.png for each item")
+    p.add_argument("--worst", type=int, metavar="N", help="also worst.png: the N cases of the lowest Dice")
+    p.add_argument("--save-masks", action="store_true", help="also masks/NAME.png, class indices, for each item")
     p.add_argument("--out", help="folder for cases.csv and summary.json")
     p.add_argument("--overwrite", action="store_true", help="replace them, where --out holds them already")
 
@@ -172,23 +229,35 @@ def add_evaluate(commands) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from .analysis.statistics import summarise
     from .data.dataset import FileData, class_names, has_volumes, iter_cases, open_data, split_items
+    from .data.files import save_png
     from .engine.checkpoint import reading, seen
-    from .engine.evaluate import check_cases, evaluate
+    from .engine.evaluate import check_cases, evaluate, evaluate_masks
     from .engine.record import training_of, write_cases
-    from .files import exists
+    from .engine.worst import Worst
+    from .files import exists, replacing
     from .provenance import provenance, write_result
 
     args.checkpoint = os.path.expanduser(args.checkpoint)
+    if (args.worst is not None or args.save_masks) and not args.out:
+        raise ValueError("out: expected a folder for --worst and --save-masks, got none")
+    if args.masks and (args.others or args.flips or args.threshold is not None or args.native):
+        raise ValueError("masks: expected none of --with, --flips, --threshold and --native beside --masks")
+    if args.masks and not Path(args.checkpoint).is_dir():
+        raise FileNotFoundError(f"masks: no folder {args.checkpoint!r}")
     if args.out:  # before the work
         args.out = os.path.expanduser(args.out)
-        there = [path for name in ("cases.csv", "summary.json") if (path := Path(args.out, name)).exists()]
+        writes = ["cases.csv", "summary.json"] + ["worst.png"] * (args.worst is not None) + ["masks"] * args.save_masks
+        there = [path for name in writes if (path := Path(args.out, name)).exists()]
         if there and not args.overwrite:
             raise exists(there)
-    model, meta = _load(args.checkpoint)
-    sizes, out = seen(meta), Path(args.out) if args.out else None
-    native = args.native or sizes["size"] is None or has_volumes(args.data)
+    worst = None if args.worst is None else Worst(args.worst)
+    model, meta = (None, {}) if args.masks else _load(args.checkpoint, args.others)
+    threshold = meta.get("threshold", 0.5) if args.threshold is None else args.threshold
+    sizes, out = {} if args.masks else seen(meta), Path(args.out) if args.out else None
+    native = args.masks or args.native or sizes["size"] is None or has_volumes(args.data)
     split = None if args.split == "all" else args.split
-    options = dict(column=args.column, **reading(meta))
+    taken = dict(classes=_classes_of(args.data)) if args.masks else reading(meta)
+    options = dict(column=args.column, **taken)
     check_cases(split_items(args.data, split, **options), protocol=args.protocol, unit=args.unit)
     if native:
         data = iter_cases(args.data, split, **options)
@@ -197,18 +266,26 @@ def _evaluate(args: argparse.Namespace) -> None:
         data = data.parts(args.batch_size) if isinstance(data, FileData) else data
     if out:
         out.mkdir(parents=True, exist_ok=True)
-    table = evaluate(
-        _device(model),
-        data,
-        protocol=args.protocol,
-        **sizes,
-        batch_size=args.batch_size,
-        flips=args.flips,
-        ignore_index=options["ignore_index"],
-        overlapping=options["overlapping"],
-        progress=True,
-        unfinished=out and out / "unfinished.csv",
-    )
+
+    def each(case, labels, rows):
+        if worst:
+            worst(case, labels, rows)
+        if args.save_masks:
+            for name, mask in zip(case.names, labels, strict=True):
+                path = Path(args.out, "masks", f"{name}.png")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    save_png(mask[None], temporary)
+
+    shared = dict(protocol=args.protocol, progress=True, unfinished=out and out / "unfinished.csv", each=each)
+    if args.masks:
+        table = evaluate_masks(args.checkpoint, data, options["classes"], **shared)
+    else:
+        scored = dict(batch_size=args.batch_size, flips=args.flips, threshold=threshold, **sizes)
+        scored |= {name: options[name] for name in ("ignore_index", "overlapping")}
+        table = evaluate(_device(model), data, **scored, **shared)
+    if worst:
+        worst.write(Path(args.out, "worst.png"))
     if out:  # first: whatever goes wrong below, the scores are kept
         write_cases(out / "cases.csv", table)
         (out / "unfinished.csv").unlink(missing_ok=True)
@@ -243,14 +320,68 @@ def _evaluate(args: argparse.Namespace) -> None:
         flips=args.flips,
         scored_at="own size" if native else meta["size"],
         hd95_unit=sorted(set(table["hd95_unit"])),
-        checkpoint=meta,
+        **({"masks": checkpoint.name} if args.masks else {"checkpoint": meta}),
         **({"class_names": names} if names else {}),
         **{key: value for key, value in summary.items() if key != "seed"},
     )
-    training = {} if args.checkpoint == "synthetic" else training_of(run)
+    if args.others:
+        result["averaged_with"] = [Path(other).name for other in args.others]
+    if threshold != 0.5:
+        result["threshold"] = threshold
+    training = {} if args.masks or args.checkpoint == "synthetic" else training_of(run)
     seed = training["config"]["seed"] if training else None
     result |= training | {"provenance": provenance(seed, command_line())}
     write_result(out / "summary.json", result)
+
+
+def _classes_of(data: str) -> int:
+    """How many classes a data set has, the background included: by its names, else by its masks."""
+    from .data.dataset import class_names, load_data, mask_values
+    from .data.synthetic.sets import find_synthetic
+
+    if find_synthetic(data):
+        return max(2, int(load_data(data, "test").masks.max()) + 1)
+    largest = max(mask_values(data))
+    return len(class_names(data) or ()) or (2 if largest == 255 else max(2, largest + 1))
+
+
+def add_threshold(commands) -> None:
+    """Adds the command to the parser's subparsers."""
+    p = commands.add_parser(
+        "threshold",
+        help="choose the threshold of a binary mask on validation images, and keep it with the weights",
+        description="Of 0.05, 0.10, ... 0.95 the one with the highest mean Dice, at the size of training. predict and "
+        "evaluate take it from the checkpoint.",
+        **_example("threshold", "runs/mine mine --out mine.safetensors"),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.set_defaults(run=_threshold)
+    p.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
+    p.add_argument("data", metavar="DATA", help="folder or zip with images/, masks/, items.csv; or a synthetic set")
+    p.add_argument("--split", default="validation", help="a value of the column")
+    p.add_argument("--column", default="split", help="of items.csv, that says the splits")
+    p.add_argument("--out", metavar="FILE", help="the checkpoint with its threshold; without it nothing is written")
+    p.add_argument("--overwrite", action="store_true", help="replace the file, which may be CHECKPOINT itself")
+
+
+def _threshold(args: argparse.Namespace) -> None:
+    from .data.dataset import load_data
+    from .engine.threshold import dice_by_threshold, store_threshold
+    from .files import exists, expand
+
+    out = expand(args.out) if args.out else None
+    if out and out.exists() and not args.overwrite:
+        raise exists([out])
+    model, meta = _load(args.checkpoint)
+    data = load_data(args.data, args.split, size=meta["size"], column=args.column, classes=2)
+    found = dice_by_threshold(_device(model), data)
+    if not found:
+        raise ValueError(f"split: expected masks with a foreground, got none in {args.split!r}")
+    best = max(found, key=lambda t: (found[t], -abs(t - 0.5)))
+    for threshold, dice in found.items():
+        print(f"{threshold:.2f}  mean Dice {dice:.4f}{'  <- chosen' * (threshold == best)}")
+    if out:
+        store_threshold(args.checkpoint, out, best)
 
 
 def add_predict(commands) -> None:
@@ -260,6 +391,7 @@ def add_predict(commands) -> None:
         help="write masks for images and volumes",
         description="Images (PNG, JPEG, TIFF, BMP) of any size become NAME.png, NIfTI volumes NAME.nii.gz. Files that "
         "cannot be read are named at the end; the others' masks are written.",
+        **_example("predict", "runs/mine NEW_IMAGES --out masks"),
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     p.set_defaults(run=_predict)
@@ -272,6 +404,29 @@ def add_predict(commands) -> None:
         help="replace files of the results' names, those of an earlier run included; inputs are never replaced",
     )
     p.add_argument("--overlay", action="store_true", help="also the image with the mask above it")
+    p.add_argument("--contour", action="store_true", help="as --overlay, with the outlines of the classes")
+    p.add_argument(
+        "--alpha", type=float, metavar="A", help="as --overlay, with this opacity; default 0.5, of outlines 1"
+    )
+    p.add_argument(
+        "--probabilities",
+        action="store_true",
+        help="also NAME_probabilities.tif or .nii.gz, float32, for each output channel",
+    )
+    p.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="others",
+        metavar="CHECKPOINT",
+        help="a further checkpoint, whose probabilities are averaged with the first's; once for each",
+    )
+    p.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="of a binary mask's probability; default: the checkpoint's own, by the command threshold, or 0.5",
+    )
     p.add_argument("--native", action="store_true", help="at the images' own size instead of that of training")
     p.add_argument("--window", type=int, metavar="PIXELS", help="at their own size, in windows of this side")
     p.add_argument("--flips", action="store_true", help="average over mirror images")
@@ -304,7 +459,7 @@ def _predict(args: argparse.Namespace) -> None:
     from .engine.predict_files import predict_files
 
     hu = check_hu(args.hu)
-    model, meta = _load(os.path.expanduser(args.checkpoint))
+    model, meta = _load(args.checkpoint, args.others)
     sizes = seen(meta)
     if args.native or args.window:
         sizes |= dict(size=None, window=args.window or sizes["window"])
@@ -317,7 +472,11 @@ def _predict(args: argparse.Namespace) -> None:
         overlapping=taken["overlapping"],
         **sizes,
         flips=args.flips,
-        with_overlay=args.overlay,
+        with_overlay=args.overlay or args.contour or args.alpha is not None,
+        contour=args.contour,
+        alpha=(1.0 if args.contour else 0.5) if args.alpha is None else args.alpha,
+        probabilities=args.probabilities,
+        threshold=meta.get("threshold", 0.5) if args.threshold is None else args.threshold,
         hu=hu,
         as_stored=args.as_stored,
         batch_size=args.batch_size,
@@ -326,9 +485,82 @@ def _predict(args: argparse.Namespace) -> None:
     print(f"{len(written)} masks in {args.out}")
 
 
-def _example(command: str, arguments: str) -> dict:
-    """What a parser says at the end of its help."""
-    return dict(epilog=f"example: rwkvlib {command} {arguments}")
+def add_export(commands) -> None:
+    """Adds the command to the parser's subparsers."""
+    p = commands.add_parser(
+        "export",
+        help="write a checkpoint as an ONNX file, which runs without PyTorch",
+        description="The file takes images in [0, 1] of the model's channels, normalises them by itself, and gives "
+        "logits; its metadata say sizes, classes and normalisation.",
+        **_example("export", "runs/mine --dynamic --check --out mine.onnx"),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.set_defaults(run=_export)
+    p.add_argument("checkpoint", metavar="CHECKPOINT", help=CHECKPOINT)
+    p.add_argument("--out", required=True, metavar="FILE", help="to write, .onnx")
+    sizes = p.add_mutually_exclusive_group()
+    sizes.add_argument("--size", metavar="HEIGHTxWIDTH", help="in pixels, or one number; by default that of training")
+    sizes.add_argument("--dynamic", action="store_true", help="any height and width, at a longer time for each image")
+    p.add_argument("--largest", type=int, metavar="PIXELS", default=1024, help="height and width, with --dynamic")
+    p.add_argument("--opset", type=int, metavar="N", help="of ONNX's operators, 18 or later, for an older runtime")
+    numbers = p.add_mutually_exclusive_group()
+    numbers.add_argument("--half", action="store_true", help="weights in float16, half the file")
+    numbers.add_argument("--int8", action="store_true", help="convolutions in int8, a quarter of the file")
+    p.add_argument("--calibrate", metavar="FOLDER", help="images like those of use: for --int8, and for --check")
+    p.add_argument(
+        "--check",
+        action="store_true",
+        help="compare with PyTorch by onnxruntime; exit status 1 where they differ by more than 1e-4 (logits), with "
+        "--half 0.02 (probabilities) or 0.5 %% of the labels, with --int8 5 %% of the labels",
+    )
+    p.add_argument("--overwrite", action="store_true", help="replace the file, where it is there")
+
+
+def parse_size(given: str) -> tuple[int, int]:
+    """ "256x192" as (256, 192), height and width, and "256" as (256, 256). Raises: ValueError."""
+    parts = given.lower().split("x")
+    if len(parts) > 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"size: expected HEIGHTxWIDTH as in 256x192, or one number, got {given!r}")
+    return int(parts[0]), int(parts[-1])
+
+
+def _export(args: argparse.Namespace) -> None:
+    import tempfile
+
+    from .engine.export import BOUNDS, compare, export_onnx, quantise, sample_images
+    from .files import exists, expand
+
+    out = expand(args.out)
+    if args.int8 and not args.calibrate:
+        raise ValueError("calibrate: expected a folder of images for --int8, whose ranges they give, got none")
+    if args.calibrate and not (args.int8 or args.check):
+        raise ValueError("calibrate: expected --int8 or --check beside it, which read the images")
+    if out.exists() and not args.overwrite:
+        raise exists([out])
+    model, meta = _load(os.path.expanduser(args.checkpoint))
+    trained = meta["size"]
+    size = parse_size(args.size) if args.size else (trained, trained) if isinstance(trained, int) else tuple(trained)
+    # Read before the work, which takes minutes.
+    images = sample_images(model, size, args.calibrate) if args.check or args.int8 else []
+    other = (max(size[0] // 2 // model.divisor, 1) * model.divisor, size[1])
+    more = sample_images(model, other, args.calibrate) if args.check and args.dynamic else []
+    about = {name: meta[name] for name in ("model", "class_names", "threshold") if name in meta}
+    options = dict(opset_version=args.opset, half=args.half, largest=args.largest, about=about)
+    with tempfile.TemporaryDirectory() as folder:
+        first = Path(folder, "float32.onnx") if args.int8 else out
+        export_onnx(model, first, None if args.dynamic else size, **options)
+        if args.int8:
+            quantise(first, out, images)
+    print(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    if args.check:
+        kind = "int8" if args.int8 else "float16" if args.half else "float32"
+        found = compare(out, model, images + more)
+        print(f"largest difference from PyTorch over {len(images + more)} images:", end=" ")
+        print(", ".join(f"{name} {value:.2g}" for name, value in found.items()))
+        if beyond := [
+            f"{name} {found[name]:.2g} > {most:g}" for name, most in BOUNDS[kind].items() if found[name] > most
+        ]:
+            raise SystemExit(f"failed: beyond the bound of {kind}: {', '.join(beyond)}")
 
 
 def add_import(commands) -> None:

@@ -1,6 +1,7 @@
 """Training, evaluation, prediction and their command line, on tiny synthetic data."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -47,6 +48,18 @@ def test_scores_are_shown_by_the_names_of_the_classes(tmp_path, write_recipe, ca
     assert "class 1 (polyp): dice 0." in shown and "class 2 (corner): dice 0." in shown and "(background)" not in shown
     result = json.loads((tmp_path / "scores/summary.json").read_text())
     assert result["class_names"] == ["background", "polyp", "corner"] and set(result["classes"]) == {"1", "2"}
+    assert result["checkpoint"]["class_names"] == ["background", "polyp", "corner"]
+
+
+def test_each_command_has_an_example_in_its_help(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    names = re.findall(r"^    (\w+) ", capsys.readouterr().out, re.MULTILINE)
+    assert {"train", "evaluate", "predict", "export"} <= set(names)
+    for name in names:
+        with pytest.raises(SystemExit, match="0"):
+            main([name, "--help"])
+        assert f"example: rwkvlib {name} " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 IMAGES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VOLUMES = (".nii", ".nii.gz")
 ARRAYS = (".npy", ".npz")
-# In the Software field of the PNG files that prediction writes, and in descrip of its volumes.
+# In the Software field of the PNG and TIFF files that prediction writes, and in descrip of its volumes.
 PRODUCT = "rwkvlib predict"
-ORIENTATION = 0x0112  # the EXIF tag
+ORIENTATION, SOFTWARE = 0x0112, 0x0131  # tags of EXIF and TIFF
 
 
 def suffix_of(name: str) -> str | None:
@@ -227,23 +227,23 @@ class Volume:
         return self.image.affine
 
     def save(self, labels: np.ndarray, path: Path) -> None:
-        """Writes (D, H, W) uint8 labels on the file's own grid. Display range, description and intent are the
-        labels' own: a viewer that honours a scan's ``cal_max`` would show labels as black."""
+        """Writes (D, H, W) uint8 labels, or (D, H, W, ...) float32 estimates, on the file's own grid. Display range,
+        description and intent are their own: a viewer that honours a scan's ``cal_max`` would show labels as black."""
         import nibabel
 
         back = slice(None) if self.as_stored else slice(None, None, -1)
-        found = labels[:, back, back].transpose(2, 1, 0)
+        found = labels[:, back, back].transpose(2, 1, 0, *range(3, labels.ndim))
         if not self.as_stored:
             codes = nibabel.orientations
             way = codes.ornt_transform(codes.axcodes2ornt("RAS"), codes.io_orientation(self.affine))
             found = codes.apply_orientation(found, way)
-        found = np.ascontiguousarray(found).reshape(self.image.shape[:3])
+        found = np.ascontiguousarray(found).reshape(self.image.shape[:3] + found.shape[3:])
         header = self.image.header.copy()
-        header.set_data_dtype(np.uint8)
+        header.set_data_dtype(labels.dtype)
         header.set_slope_inter(1, 0)
         header["cal_min"] = header["cal_max"] = 0
         header["descrip"] = PRODUCT.encode()
-        header.set_intent("label")
+        header.set_intent("label" if labels.dtype == np.uint8 else "estimate")
         nibabel.save(type(self.image)(found, self.affine, header), path)
 
 
@@ -311,9 +311,14 @@ def read_picture(
 
 
 def save_png(pixels: np.ndarray, path: Path) -> None:
-    """Writes (1, H, W) uint8 labels, or (1, H, W, 3) uint8 colours, with this product's name in the file."""
+    """Writes (1, H, W) uint8 labels, or (1, H, W, 3) uint8 colours, with this product's name in the file; float32
+    estimates, (1, H, W) or (1, H, W, K), as a TIFF file, a page for each of the K."""
     from PIL import Image, PngImagePlugin
 
+    if pixels.dtype == np.float32:
+        first, *others = [Image.fromarray(page) for page in np.moveaxis(np.atleast_3d(pixels[0]), -1, 0)]
+        first.save(path, format="TIFF", save_all=True, append_images=others, tiffinfo={SOFTWARE: PRODUCT})
+        return
     about = PngImagePlugin.PngInfo()
     about.add_text("Software", PRODUCT)
     Image.fromarray(pixels[0]).save(path, format="PNG", pnginfo=about)
@@ -322,11 +327,11 @@ def save_png(pixels: np.ndarray, path: Path) -> None:
 def is_result(file: Path) -> bool:
     """Whether prediction wrote a file, as the file itself says."""
     try:
-        if file.name.lower().endswith(".png"):
+        if file.name.lower().endswith((".png", ".tif")):
             from PIL import Image
 
             with Image.open(file) as image:
-                return image.info.get("Software") == PRODUCT
+                return PRODUCT in (image.info.get("Software"), getattr(image, "tag_v2", {}).get(SOFTWARE))
         if file.name.lower().endswith(VOLUMES):
             import nibabel
 

@@ -32,18 +32,22 @@ def place_of(own: tuple[int, int], size: Size, resize: str = "squash") -> tuple[
         return slice(0, height), slice(0, width)
     if resize != "letterbox":
         raise ValueError(f"resize: expected squash or letterbox, got {resize!r}")
-    scale = min(height / own[0], width / own[1])
-    rows, columns = (max(1, round(n * scale)) for n in own)
+    factor = min(height / own[0], width / own[1])
+    rows, columns = (max(1, round(n * factor)) for n in own)
     top, left = (height - rows) // 2, (width - columns) // 2
     return slice(top, top + rows), slice(left, left + columns)
 
 
+def scale(channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of what the models are trained with: ImageNet's for three channels, else 0.5 and 0.25
+    for all of them."""
+    return (MEAN, STD) if channels == 3 else ((0.5,), (0.25,))
+
+
 def normalise(image: Tensor) -> Tensor:
-    """(B, C, H, W) or (B, C, D, H, W) in [0, 1] to the scale that the models are trained with: ImageNet's for three
-    channels, else mean 0.5 and standard deviation 0.25 for every channel."""
-    rgb = image.shape[1] == 3
+    """(B, C, H, W) or (B, C, D, H, W) in [0, 1] to the scale that the models are trained with, see `scale`."""
     shape = (1, -1, *[1] * (image.ndim - 2))
-    mean, std = (image.new_tensor(x).view(shape) for x in ((MEAN, STD) if rgb else ((0.5,), (0.25,))))
+    mean, std = (image.new_tensor(x).view(shape) for x in scale(image.shape[1]))
     return (image - mean) / std
 
 

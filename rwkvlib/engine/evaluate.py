@@ -1,6 +1,6 @@
 """Scores of a model on a data set, case by case: a case is a volume where there are volumes, else an image."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,15 @@ from tqdm import tqdm
 
 from ..analysis.statistics import NO_UNITS, default_unit
 from ..data.dataset import SegmentationData, case_rows
+from ..data.files import read_labels, read_volume, suffix_of, whole_labels
 from ..data.pixels import Size, pair
+from ..files import walk
 from .metrics import SCORES, check_protocol, score
 from .predict import batches, inference_copy, predict, predict_unchecked, to_labels
 from .record import write_cases
 
+Predicted = tuple[SegmentationData, np.ndarray, int]  # with labels of its masks' shape, and how many classes there are
+Each = Callable[[SegmentationData, np.ndarray, list[dict]], None]
 COLUMNS = ("name", "class", *SCORES, "truth", "predicted", "hd95_unit")
 
 
@@ -37,13 +41,14 @@ def nearest_rows(old: int, new: int) -> Tensor:
 
 
 def _published_labels(
-    model: nn.Module, image: Tensor, size: Size, flips: bool, overlapping: bool
+    model: nn.Module, image: Tensor, size: Size, flips: bool, labelled: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
-    """As the published test: cubic splines to the network's size, the labels back by nearest neighbour; the logits."""
+    """As the published test: cubic splines to the network's size, the labels back by nearest neighbour; the logits.
+    `labelled` are options of `to_labels`."""
     (height, width), seen = image.shape[2:], pair(size)
     rows, columns = (cubic_matrix(*n).to(image.device) for n in zip((height, width), seen, strict=True))
     logits = predict_unchecked(model, rows @ image @ columns.T, flips=flips)
-    labels = to_labels(logits, overlapping).cpu()
+    labels = to_labels(logits, **labelled).cpu()
     labels = labels[:, nearest_rows(seen[0], height)][:, :, nearest_rows(seen[1], width)]
     return labels, logits
 
@@ -141,8 +146,10 @@ def evaluate(
     flips: bool = False,
     ignore_index: int | None = None,
     overlapping: bool = False,
+    threshold: float = 0.5,
     progress: bool = False,
     unfinished: str | Path | None = None,
+    each: Each | None = None,
 ) -> pd.DataFrame:
     """Scores of every case and class, as `rwkvlib.engine.metrics` defines them, by an `inference_copy` of the model.
 
@@ -160,7 +167,9 @@ def evaluate(
         flips: average over mirror images, see `predict`.
         ignore_index: a value of the masks, whose pixels count for nothing.
         overlapping: each channel is a class by itself, and masks hold sums as `rwkvlib.data.dataset` says.
+        threshold: of a binary mask's probability.
         unfinished: a CSV file for the cases that are scored already, where something goes wrong before the last one.
+        each: is called with each case, as a data set of its slices in order, its labels (N, H, W) and its rows.
 
     Returns:
         A table with the columns name (of the image or volume), class, dice, iou, hd95, sensitivity, specificity, truth
@@ -171,17 +180,18 @@ def evaluate(
         ValueError: an unknown protocol, volumes with missing slices, labels that are no class of the model, spacing
             for some cases only; the message names the item.
     """
+    labelled = dict(threshold=threshold, overlapping=overlapping)
+    seen: dict[str, Any] = dict(size=size, resize=resize, window=window, flips=flips)
+    protocol = check_protocol(protocol)
+    how: dict[str, Any] = dict(protocol=protocol, batch_size=batch_size, ignore_index=ignore_index)
+    found = _predicted(model, data, labelled=labelled, **how, **seen)
+    return _table(_scored(found, protocol, hd95, each, ignore_index, overlapping), hd95, progress, unfinished)
+
+
+def _table(
+    cases: Iterable[list[dict]], hd95: bool = True, progress: bool = False, unfinished: str | Path | None = None
+) -> pd.DataFrame:
     rows: list[dict] = []
-    cases = _scored_cases(
-        model,
-        data,
-        protocol=check_protocol(protocol),
-        batch_size=batch_size,
-        hd95=hd95,
-        ignore_index=ignore_index,
-        overlapping=overlapping,
-        **dict(size=size, resize=resize, window=window, flips=flips),
-    )
     try:
         for found in tqdm(cases, unit="case", disable=not progress):
             rows += found
@@ -195,40 +205,53 @@ def evaluate(
     return table if hd95 else table.drop(columns=["hd95", "hd95_unit"])
 
 
-def _scored_cases(
+def _predicted(
     model: nn.Module,
     data: SegmentationData | Iterable[SegmentationData],
     *,
     protocol: str,
     batch_size: int,
-    hd95: bool,
+    labelled: dict[str, Any],
     ignore_index: int | None,
-    overlapping: bool,
     **options: Any,
-) -> Iterator[list[dict]]:
-    """The rows of `evaluate`'s table, case by case; `options` are of `predict`."""
-    size = options["size"]
+) -> Iterator[Predicted]:
+    """The labels of each part of the data; `labelled` are options of `to_labels`, the others of `predict`."""
+    size, overlapping = options["size"], labelled["overlapping"]
     splines = protocol == "published" and size is not None and options["resize"] == "squash" and not options["window"]
     parts = [data] if isinstance(data, SegmentationData) else data
     model = inference_copy(model)
     device = next(model.parameters()).device
-    units: dict[str, str] = {}
+    channels = 1
     for part in parts:
-        cases = case_rows(part.items)
+        case_rows(part.items)  # whose errors need no prediction
         of_batches: list[np.ndarray] = []
         for batch in batches(part.images, batch_size):
             batch = batch.to(device)
             if splines and tuple(batch.shape[2:]) != pair(size):
-                found, logits = _published_labels(model, batch, size, options["flips"], overlapping)
+                found, logits = _published_labels(model, batch, size, options["flips"], labelled)
             else:
                 logits = predict(model, batch, **options)
-                found = to_labels(logits, overlapping).cpu()
+                found = to_labels(logits, **labelled).cpu()
             channels = logits.shape[1]
             if not of_batches:
                 _check_masks(part, 2**channels if overlapping else max(2, channels), ignore_index)
             of_batches.append(found.numpy())
-        labels = np.concatenate(of_batches) if of_batches else part.masks
-        for places in cases:
+        classes = channels if overlapping else max(2, channels)
+        yield part, np.concatenate(of_batches) if of_batches else part.masks, classes
+
+
+def _scored(
+    parts: Iterable[Predicted],
+    protocol: str,
+    hd95: bool,
+    each: Each | None,
+    ignore_index: int | None = None,
+    overlapping: bool = False,
+) -> Iterator[list[dict]]:
+    """The rows of `evaluate`'s table, case by case."""
+    units: dict[str, str] = {}
+    for part, labels, classes in parts:
+        for places in case_rows(part.items):
             items = part.items.iloc[places]
             is_volume = _is_volume(items)
             name = items["volume" if is_volume else "name"].iloc[0]
@@ -237,12 +260,83 @@ def _scored_cases(
             units[name] = "mm" if spacing else "pixel"
             if hd95:
                 _check_units(units)
-            found, truth = labels[places][case], part.masks[places][case]
+            truth, found = part.masks[places], labels[places]
             how: dict[str, Any] = dict(protocol=protocol, spacing=spacing, hd95=hd95, ignore_index=ignore_index)
             if overlapping:
-                pairs = ((found >> bit & 1, truth >> bit & 1) for bit in range(channels))
+                pairs = ((found[case] >> bit & 1, truth[case] >> bit & 1) for bit in range(classes))
                 scores = [score(*pair, 2, **how)[0] | {"class": i} for i, pair in enumerate(pairs, 1)]
             else:
-                scores = score(found, truth, max(2, channels), **how)
+                scores = score(found[case], truth[case], classes, **how)
             shared = {c: items[c].iloc[0] for c in items if c not in COLUMNS and items[c].nunique(dropna=False) == 1}
-            yield [{"name": name, **row, "hd95_unit": units[name], **shared} for row in scores]
+            rows = [{"name": name, **row, "hd95_unit": units[name], **shared} for row in scores]
+            if each is not None:
+                each(SegmentationData(part.images[places], truth, items), found, rows)
+            yield rows
+
+
+def evaluate_masks(
+    folder: str | Path,
+    data: Iterable[SegmentationData],
+    classes: int,
+    *,
+    protocol: str = "strict",
+    progress: bool = False,
+    unfinished: str | Path | None = None,
+    each: Each | None = None,
+) -> pd.DataFrame:
+    """The table of `evaluate` for masks that were made elsewhere: a picture for each item, as ``NAME.png``, or a NIfTI
+    file for each volume, as ``VOLUME.nii.gz``, in the volume's own orientation.
+
+    Args:
+        data: cases at their own size, as of `iter_cases`.
+        classes: of the data set, the background included.
+
+    Raises: ValueError for masks that are missing, too many, of another size or with other values than class indices
+        (of two classes 255 is 1, too); the message names the file.
+    """
+    files = {file.relative_to(folder).as_posix(): file for file in walk(folder) if suffix_of(file.name)}
+    by_name: dict[str, list[Path]] = {}
+    for name, file in files.items():
+        by_name.setdefault(name[: -len(suffix_of(name) or "")], []).append(file)
+    if twice := [name for name, found in by_name.items() if len(found) > 1]:
+        raise ValueError(f"masks: expected one file for each name in {str(folder)!r}, got several for {_some(twice)}")
+    used: set[str] = set()
+
+    def read(part: SegmentationData) -> np.ndarray:
+        items = part.items
+        whole = str(items["volume"].iloc[0]) if _is_volume(items) else None
+        names = [whole] if whole in by_name else [str(name) for name in items["name"]]
+        if missing := [name for name in names if name not in by_name]:
+            raise ValueError(f"masks: no file in {str(folder)!r} for {_some(missing)}")
+        used.update(names)
+        if whole in by_name:
+            found = whole_labels(read_volume(by_name[whole][0]).values)[np.argsort(np.argsort(items["slice"]))]
+        else:
+            found = np.stack([read_labels(by_name[name][0]) for name in names])
+        if found.shape != part.masks.shape:
+            got, expected = (" x ".join(map(str, x)) for x in (found.shape, part.masks.shape))
+            raise ValueError(f"masks: expected {expected} for {_some(names)}, as the data have, got {got}")
+        if classes == 2 and set(np.unique(found)) <= {0, 255}:
+            found = found > 0
+        if found.max(initial=0) >= classes:
+            raise ValueError(
+                f"masks: expected class indices 0 to {classes - 1} for {_some(names)}, got {_some(np.unique(found))}"
+            )
+        return found.astype(np.uint8)
+
+    def predicted() -> Iterator[Predicted]:
+        for part in data:
+            _check_masks(part, classes, None)
+            yield part, read(part), classes
+        if extra := sorted(set(by_name) - used):
+            raise ValueError(
+                f"masks: {len(extra)} files in {str(folder)!r} are of no item: {_some(extra)}; take them out"
+            )
+
+    scored = _scored(predicted(), check_protocol(protocol), True, each)
+    return _table(scored, progress=progress, unfinished=unfinished)
+
+
+def _some(names: Iterable) -> str:
+    shown = [str(name) for name in names]
+    return ", ".join(shown[:5]) + f" and {len(shown) - 5} more" * (len(shown) > 5)

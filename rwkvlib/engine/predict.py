@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ __all__ = [
     "MEAN",
     "STD",
     "VOLUMES",
+    "Averaged",
     "Picture",
     "batches",
     "fold_batchnorm",
@@ -37,6 +38,7 @@ __all__ = [
     "predict",
     "read_picture",
     "to_labels",
+    "to_probabilities",
 ]
 
 
@@ -131,6 +133,31 @@ def _check_image(model: nn.Module, image: Tensor) -> None:
             f"image: expected values in [0, 1], got {low:g} to {high:g}; divide 8-bit values by 255, and leave the "
             "normalisation to predict"
         )
+
+
+class Averaged(nn.Module):
+    """Several models as one: its logits are those of the mean of their probabilities.
+
+    Raises: ValueError for none, and for models that take images of different channels, or some images, some volumes.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]):
+        super().__init__()
+        configs = [getattr(model, "config", None) for model in models]
+        if len(channels := {getattr(config, "in_channels", None) for config in configs}) != 1:
+            raise ValueError(f"models: expected some of the same in_channels, got {sorted(channels, key=str)}")
+        if len({spatial_dims_of(model) for model in models}) != 1:
+            raise ValueError("models: expected all for images or all for volumes, got both")
+        self.models, self.config = nn.ModuleList(models), configs[0]
+        sides = zip(*map(divisors_of, models), strict=True)
+        self.divisor, self.spatial_dims = tuple(math.lcm(*n) for n in sides), spatial_dims_of(models[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in_channels, H, W), normalised, to (B, num_classes, H, W)."""
+        logits = torch.stack([model(x) for model in self.models])
+        if logits.shape[2] == 1:
+            return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+        return logits.log_softmax(2).logsumexp(0)
 
 
 def predict(
@@ -242,14 +269,26 @@ def _whole_or_windows(
     return sliding_window_inference(x, windows, 4, padded, overlap, mode="gaussian", padding_mode="replicate")
 
 
-def to_labels(logits: Tensor, overlapping: bool = False) -> Tensor:
-    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where it is above 0. Of
-    `overlapping` labels the sums of ``2 ** (class - 1)`` over the channels above 0. The same for volumes."""
+def to_probabilities(logits: Tensor, overlapping: bool = False) -> Tensor:
+    """(B, num_classes, H, W) logits to probabilities: the sigmoid of one channel, and of each of `overlapping` labels,
+    else the softmax over the classes."""
+    return logits.sigmoid() if logits.shape[1] == 1 or overlapping else logits.softmax(1)
+
+
+def to_labels(logits: Tensor, threshold: float = 0.5, overlapping: bool = False) -> Tensor:
+    """(B, num_classes, H, W) logits to (B, H, W) uint8 class indices; one channel is a mask where its probability is
+    above the threshold. Of `overlapping` labels the sums of ``2 ** (class - 1)`` over the channels above it. The same
+    for volumes. Raises ValueError for one outside of (0, 1), and for another than 0.5 with several classes."""
+    if not 0 < threshold < 1:
+        raise ValueError(f"threshold: expected a probability between 0 and 1, got {threshold}")
+    marked = logits > math.log(threshold / (1 - threshold))
     if overlapping:
         bits = 2 ** torch.arange(logits.shape[1], device=logits.device, dtype=torch.uint8)
-        return ((logits > 0) * bits.view(-1, *[1] * (logits.ndim - 2))).sum(1, dtype=torch.uint8)
+        return (marked * bits.view(-1, *[1] * (logits.ndim - 2))).sum(1, dtype=torch.uint8)
     if logits.shape[1] == 1:
-        return (logits[:, 0] > 0).byte()
+        return marked[:, 0].byte()
+    if threshold != 0.5:
+        raise ValueError(f"threshold: expected a model with one output channel, got one with {logits.shape[1]}")
     memory_format = DIMS[logits.ndim - 2].memory_format
     return logits.contiguous(memory_format=memory_format).argmax(1).byte()  # a fifth of the time on a CPU
 

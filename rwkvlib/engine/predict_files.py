@@ -15,7 +15,7 @@ import torch.nn as nn
 from ..data.files import ARRAYS, IMAGES, VOLUMES, is_result, read_picture, save_png, suffix_of
 from ..data.pixels import batches
 from ..files import exists, expand, identity, replacing, walk
-from .predict import inference_copy, predict, to_labels
+from .predict import inference_copy, predict, to_labels, to_probabilities
 
 # Of the classes 1, 2, ...: Okabe and Ito's, which the colour-blind can tell apart.
 COLOURS = np.array(
@@ -23,10 +23,27 @@ COLOURS = np.array(
 )
 
 
-def overlay(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 with the classes other than 0 of (H, W) labels half transparent above it."""
+def overlay(pixels: np.ndarray, labels: np.ndarray, alpha: float = 0.5, contour: bool = False) -> np.ndarray:
+    """(H, W, 3) uint8 with the classes other than 0 of (H, W) labels above it.
+
+    Args:
+        alpha: opacity, from 0 to 1.
+        contour: the classes' outlines in the place of their areas.
+    """
     colour = COLOURS[(labels.astype(int) - 1) % len(COLOURS)]
-    return np.where(labels[..., None] > 0, (pixels.astype(int) + colour) // 2, pixels).astype(np.uint8)
+    shown, edge = labels > 0, np.zeros(labels.shape, bool)
+    if contour:
+        framed, (height, width) = np.pad(labels, 1), labels.shape
+        for y, x in ((0, 1), (2, 1), (1, 0), (1, 2)):
+            edge |= framed[y : y + height, x : x + width] != labels
+        shown &= edge
+    return np.where(shown[..., None], (1 - alpha) * pixels + alpha * colour, pixels).astype(np.uint8)
+
+
+def _beside(result: Path, ending: str, image_suffix: str, volume_suffix: str = "") -> Path:
+    is_image = result.name.endswith(".png")
+    stem = result.name.removesuffix(".png").removesuffix(".nii.gz")
+    return result.with_name(stem + ending + (image_suffix if is_image else volume_suffix))
 
 
 def shown(pixels: np.ndarray) -> np.ndarray:
@@ -36,11 +53,22 @@ def shown(pixels: np.ndarray) -> np.ndarray:
 
 def _overlays(result: Path) -> Path:
     """Where the overlays of a result go: an image's file, a volume's folder."""
-    image = result.name.endswith(".png")
-    return result.with_name(result.name.removesuffix(".png").removesuffix(".nii.gz") + "_overlay" + ".png" * image)
+    return _beside(result, "_overlay", ".png")
 
 
-def find_files(paths: Iterable[str | Path], out: Path, with_overlay: bool = False) -> dict[Path, Path]:
+def _probabilities(result: Path) -> Path:
+    """Where the probabilities of a result go."""
+    return _beside(result, "_probabilities", ".tif", ".nii.gz")
+
+
+def _targets(result: Path, with_overlay: bool, probabilities: bool) -> list[Path]:
+    """All that is written for a result."""
+    return [result] + [_overlays(result)] * with_overlay + [_probabilities(result)] * probabilities
+
+
+def find_files(
+    paths: Iterable[str | Path], out: Path, with_overlay: bool = False, probabilities: bool = False
+) -> dict[Path, Path]:
     """The result, relative to `out`, of each image and volume: of files, and of folders with all that is below them.
 
     Links are followed. What begins with a dot and ``__MACOSX`` is left out; so are results: what lies in `out`, where
@@ -48,12 +76,15 @@ def find_files(paths: Iterable[str | Path], out: Path, with_overlay: bool = Fals
 
     Raises:
         FileNotFoundError: a path that is not there, a folder without images.
-        ValueError: a file of another kind, two files with one result; `with_overlay`, a result where an overlay goes.
+        ValueError: a file of another kind, two files with one result; a result where an overlay goes, `with_overlay`,
+            or where `probabilities` go.
     """
-    return _find(paths, out, with_overlay)[0]
+    return _find(paths, out, with_overlay, probabilities)[0]
 
 
-def _find(paths: Iterable[str | Path], out: Path, with_overlay: bool) -> tuple[dict[Path, Path], list[str]]:
+def _find(
+    paths: Iterable[str | Path], out: Path, with_overlay: bool, probabilities: bool
+) -> tuple[dict[Path, Path], list[str]]:
     """As `find_files`, and what was left out of the folders, in words."""
     found: dict[Path, Path] = {}
     left: Counter[str] = Counter()
@@ -79,6 +110,8 @@ def _find(paths: Iterable[str | Path], out: Path, with_overlay: bool) -> tuple[d
     if with_overlay:
         overlays = {_overlays(result) for result in results}
         results += [result for result in results if result in overlays or result.parent in overlays]
+    if probabilities:
+        results += [_probabilities(result) for result in found.values()]
     if twice := sorted({str(r) for r, n in Counter(results).items() if n > 1}):
         raise ValueError(f"path: several files would be written to {', '.join(twice)}; give them other folders")
     return found, _told(left)
@@ -114,13 +147,15 @@ def _told(left: Counter) -> list[str]:
     return words
 
 
-def _check_targets(files: dict[Path, Path], out: Path, with_overlay: bool, overwrite: bool) -> None:
+def _check_targets(
+    files: dict[Path, Path], out: Path, with_overlay: bool, probabilities: bool, overwrite: bool
+) -> None:
     """Raises ValueError where an input would be written onto, FileExistsError where another file would be."""
     inputs = {identity(file): file for file in files}
     folders = {file.parent.resolve() for file in files}
     there = []
     for result in files.values():
-        for target in (result, _overlays(result)) if with_overlay else (result,):
+        for target in _targets(result, with_overlay, probabilities):
             path = out / target
             if (found := identity(path)) in inputs or path.resolve() in folders:
                 name = inputs.get(found, path)
@@ -137,6 +172,10 @@ def predict_files(
     out: str | Path,
     *,
     with_overlay: bool = False,
+    probabilities: bool = False,
+    threshold: float = 0.5,
+    alpha: float = 0.5,
+    contour: bool = False,
     hu: tuple[float, float] | None = None,
     as_stored: bool = False,
     channels: int | None = None,
@@ -155,6 +194,10 @@ def predict_files(
     Args:
         out: folder; it may be one of `paths`, above or below it: see `find_files` for which results are no input.
         with_overlay: also ``NAME_overlay.png``, or ``NAME_overlay/000.png``, ... of slices with a class in them.
+        probabilities: also ``NAME_probabilities.tif`` or ``.nii.gz``, float32: a page of the TIFF file, or a place on
+            the volume's fourth axis, for each output channel.
+        threshold: of a binary mask's probability; 0.5 of models with several output channels.
+        alpha, contour: of `overlay`.
         hu: the window in Hounsfield units of volumes and of images with more than 8 bits, [-125, 275] for Synapse;
             None takes each from its 0.5th to its 99.5th percentile.
         as_stored: slices of volumes as the file has them; else as radiologists see them (as data_scripts prepares CT).
@@ -176,8 +219,10 @@ def predict_files(
 
     taken = getattr(getattr(model, "config", None), "in_channels", 3) if channels is None else channels
     out, model = expand(out), inference_copy(model)
-    files, left = _find(paths, out, with_overlay)
-    _check_targets(files, out, with_overlay, overwrite)
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha: expected an opacity from 0 to 1, got {alpha}")
+    files, left = _find(paths, out, with_overlay, probabilities)
+    _check_targets(files, out, with_overlay, probabilities, overwrite)
     if left and progress:
         tqdm.write(f"left out: {'; '.join(left)}", file=sys.stderr)
     written, errors = [], []
@@ -187,10 +232,12 @@ def predict_files(
         except ValueError as error:
             errors.append(str(error))
             continue
-        parts, binary = [], False
+        parts, shares, binary = [], [], False
         for batch in batches(picture.pixels, batch_size):
             logits = predict(model, batch, **options)
-            parts.append(to_labels(logits, overlapping).numpy())
+            parts.append(to_labels(logits, threshold, overlapping).numpy())
+            if probabilities:
+                shares.append(to_probabilities(logits, overlapping).movedim(1, -1).float().numpy())
             binary = logits.shape[1] == 1 and not overlapping
         labels = np.concatenate(parts)
         target = out / result
@@ -200,8 +247,12 @@ def predict_files(
             with replacing(target) as path:
                 picture.save(labels * (255 if binary and is_image else 1), path)
             written.append(target)
+            if probabilities:
+                with replacing(out / _probabilities(result)) as path:
+                    found = np.concatenate(shares)
+                    picture.save(found[..., 0] if binary else found, path)
             if with_overlay:
-                _write_overlays(shown(picture.pixels), labels, out / _overlays(result), is_image)
+                _write_overlays(shown(picture.pixels), labels, out / _overlays(result), is_image, alpha, contour)
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
@@ -211,11 +262,13 @@ def predict_files(
     return written
 
 
-def _write_overlays(pixels: np.ndarray, labels: np.ndarray, place: Path, is_image: bool) -> None:
+def _write_overlays(
+    pixels: np.ndarray, labels: np.ndarray, place: Path, is_image: bool, alpha: float, contour: bool
+) -> None:
     if not is_image:
         place.mkdir(exist_ok=True)
         for old in filter(is_result, place.glob("*.png")):  # of a run that found more
             old.unlink()
     for i in [0] if is_image else np.flatnonzero(labels.any((1, 2))):
         with replacing(place if is_image else place / f"{i:03d}.png") as temporary:
-            save_png(overlay(pixels[i], labels[i])[None], temporary)
+            save_png(overlay(pixels[i], labels[i], alpha, contour)[None], temporary)

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from ..data.augment import make_augmentation
-from ..data.dataset import FileData, Patches, SegmentationData, open_data
+from ..data.dataset import FileData, Patches, SegmentationData, class_names, open_data
 from ..data.pixels import Size, pair
 from ..layers import DropPath
 from ..models.registry import create_model, divisor_of
@@ -692,8 +692,10 @@ def train(
                 return {"dice": float(table["dice"].mean())} | each
 
         augment = make_augmentation(config.augment, config.trained_at[1], config.in_channels)
-        meta = dict(model=config.model, overrides=overrides, size=config.size, data=Path(config.data).name)
+        meta: dict[str, Any] = dict(model=config.model, overrides=overrides, size=config.size)
+        meta["data"] = Path(config.data).name
         meta |= {name: getattr(config, name) for name in SEEN if getattr(config, name) != ADDED[name]}
+        meta |= {"class_names": names} if (names := class_names(config.data)) else {}
         loss = DeepSupervision(
             make_loss(
                 config.loss,

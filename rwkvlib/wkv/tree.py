@@ -30,6 +30,8 @@ def combine(earlier: State, later: State, w: Tensor) -> State:
 def inclusive_scan(state: State, w: Tensor) -> State:
     """For every t the sum over i <= t of ``exp(m_i - (t - i) w) x_i``, as a `State`, from the single tokens' states."""
     T = state[0].shape[1]
+    if torch.onnx.is_in_onnx_export() and isinstance(T, torch.SymInt):
+        return doubling_scan(state, w)
     if T == 1:
         return state
 
@@ -47,6 +49,26 @@ def inclusive_scan(state: State, w: Tensor) -> State:
 
     first = take(state, slice(0, 1))
     return weave(first[0], even[0], odd[0]), tuple(weave(*x) for x in zip(first[1], even[1], odd[1], strict=True))
+
+
+def doubling_scan(state: State, w: Tensor) -> State:
+    """`inclusive_scan` for any number of tokens, in O(T C log T): step j combines each token with the state 2^j tokens
+    before it, an empty one where there is none (Hillis and Steele, Data parallel algorithms, 1986).
+
+    In a graph T is a symbol, and there are steps for the largest T that its range allows.
+    """
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # here, as it takes a second
+
+    T, reach = state[0].shape[1], 1
+
+    def earlier(x: Tensor, fill: float) -> Tensor:
+        return F.pad(x, (0, 0, reach, 0), value=fill)[:, :T]
+
+    while not statically_known_true(reach >= T):
+        before = earlier(state[0], -math.inf), tuple(earlier(x, 0.0) for x in state[1])
+        state = combine(before, state, reach * w)
+        reach *= 2
+    return state
 
 
 def neighbours(w: Tensor, k: Tensor, xs: tuple[Tensor, ...]) -> tuple[State, State]:
