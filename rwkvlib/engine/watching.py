@@ -72,7 +72,7 @@ def write_samples(
     for i in chosen.tolist():
         image, mask = data.arrays(i)
         batch = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 255
-        found = to_labels(predict_unchecked(model, batch, window=window), overlapping)[0].cpu().numpy()
+        found = to_labels(predict_unchecked(model, batch, window=window), overlapping=overlapping)[0].cpu().numpy()
         rgb = shown(image)
         tiles = [rgb, overlay(rgb, mask), overlay(rgb, found)]
         if isinstance(data, FileData) and data.size is None:
