@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import shlex
 import sys
@@ -482,7 +483,7 @@ def _predict(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         overwrite=args.overwrite,
     )
-    print(f"{len(written)} masks in {args.out}")
+    print(f"{len(written)} mask{'s' * (len(written) != 1)} in {args.out}")
 
 
 def add_export(commands) -> None:
@@ -527,8 +528,10 @@ def parse_size(given: str) -> tuple[int, int]:
 def _export(args: argparse.Namespace) -> None:
     import tempfile
 
+    from .data.pixels import pair
     from .engine.export import BOUNDS, compare, export_onnx, quantise, sample_images
     from .files import exists, expand
+    from .models.registry import divisor_of
 
     out = expand(args.out)
     if args.int8 and not args.calibrate:
@@ -538,11 +541,17 @@ def _export(args: argparse.Namespace) -> None:
     if out.exists() and not args.overwrite:
         raise exists([out])
     model, meta = _load(os.path.expanduser(args.checkpoint))
-    trained = meta["size"]
-    size = parse_size(args.size) if args.size else (trained, trained) if isinstance(trained, int) else tuple(trained)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells which operators of torchvision it does without
+    trained = parse_size(args.size) if args.size else meta["size"]
+    if trained is None:
+        raise ValueError(
+            "size: expected --size HEIGHTxWIDTH, as the network was trained on patches of images of any size"
+        )
+    size = pair(trained)
     # Read before the work, which takes minutes.
     images = sample_images(model, size, args.calibrate) if args.check or args.int8 else []
-    other = (max(size[0] // 2 // model.divisor, 1) * model.divisor, size[1])
+    divisor = divisor_of(model)
+    other = (max(size[0] // 2 // divisor, 1) * divisor, size[1])
     more = sample_images(model, other, args.calibrate) if args.check and args.dynamic else []
     about = {name: meta[name] for name in ("model", "class_names", "threshold") if name in meta}
     options = dict(opset_version=args.opset, half=args.half, largest=args.largest, about=about)

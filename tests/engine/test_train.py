@@ -81,7 +81,7 @@ def test_the_weights_kept_are_the_chosen_ones(choose, tmp_path, recipe, monkeypa
 
 def test_accumulation_without_coupling_changes_nothing(tmp_path, recipe, monkeypatch):
     """With a loss that is a mean over images, and BatchNorm frozen, parts add up to the whole batch."""
-    monkeypatch.setattr(module, "make_loss", lambda *args: nn.BCEWithLogitsLoss())
+    monkeypatch.setattr(module, "make_loss", lambda *args, **options: nn.BCEWithLogitsLoss())
     common = dict(epochs=2, augment="none", freeze_batchnorm=True, overrides=dict(TINY, drop_path=0.0))
     for n in (1, 2, 4):
         train(recipe(accumulate=n, **common), tmp_path / f"{n}", progress=False)
@@ -558,8 +558,8 @@ def test_a_loss_read_late_still_names_its_step_and_items(tmp_path, recipe, monke
     monkeypatch.setitem(module.PATIENCE, "cpu", 20)
     real, calls = module.make_loss, []
 
-    def broken(name, classes):
-        loss = real(name, classes)
+    def broken(name, classes, **options):
+        loss = real(name, classes, **options)
 
         def of(logits, target):
             calls.append(1)
