@@ -30,6 +30,7 @@ CHAPTERS = {
     "seeing": "15_seeing",
     "home": "16_at_home",
     "starts": "17_pretraining",
+    "kernel": "18_cuda_kernel",
 }
 
 
@@ -106,10 +107,11 @@ def draw() -> str:
     for a, b in ((140, 170), (430, 460), (590, 620)):
         parts.append(arrow((a, y + 29), (b - 3, y + 29)))
     parts.append(box(30, 552, 170, 50, ["Attention", "and how it got linear"], "attention", "linear"))
-    parts.append(box(220, 552, 160, 50, ["Bi-WKV", "definition"], "attention", "operator"))
-    parts.append(box(400, 552, 155, 50, ["Fast", "and stable"], "attention", "fast"))
-    parts.append(box(575, 552, 155, 50, ["Audit", "as published"], "mix", "audit"))
-    parts.append(arrow((300, 552), (300, y + 61)))
+    parts.append(box(216, 552, 114, 50, ["Bi-WKV", "definition"], "attention", "operator"))
+    parts.append(box(346, 552, 114, 50, ["Fast", "and stable"], "attention", "fast"))
+    parts.append(box(476, 552, 124, 50, ["CUDA kernel", "line by line"], "attention", "kernel"))
+    parts.append(box(616, 552, 114, 50, ["Audit", "as published"], "mix", "audit"))
+    parts.append(arrow((273, 552), (273, y + 61)))
     last = [
         (["Starts", "pretrained"], "starts"),
         (["Training", "loss to mask"], "training"),
