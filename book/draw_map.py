@@ -13,6 +13,7 @@ STATIC = Path(__file__).parent / "_static"
 WIDTH, HEIGHT = 760, 690
 FILL = {"encoder": "#cfe3f3", "attention": "#9cc7ea", "mix": "#f6dcc0", "decoder": "#cdebdc", "plain": "#ffffff"}
 CHAPTERS = {
+    "ten": "00_ten_minutes",
     "scoring": "01_scoring",
     "u": "02_unet",
     "linear": "03_attention_to_wkv",
@@ -96,7 +97,7 @@ def draw() -> str:
 
     parts.append('<rect x="14" y="436" width="732" height="178" rx="10" class="inset"/>')
     parts.append(
-        '<text x="30" y="460" class="plain left">Every stage is a row of GLSP blocks. In one with attention:</text>'
+        '<text x="30" y="460" class="plain left">Every stage is a row of GLSP blocks. In one with Spatial Mix:</text>'
     )
     y = 474
     glsp = [shape(30, y, 110, 58, ["GLSP", "norm, 1x1"], "encoder")]
@@ -113,14 +114,15 @@ def draw() -> str:
     parts.append(box(616, 552, 114, 50, ["Audit", "as published"], "mix", "audit"))
     parts.append(arrow((273, 552), (273, y + 61)))
     last = [
+        (["Ten minutes", "start to end"], "ten"),
         (["Starts", "pretrained"], "starts"),
         (["Training", "loss to mask"], "training"),
-        (["Reproduction", "how sure"], "reproduction"),
+        (["Evidence", "how sure"], "reproduction"),
         (["Ablations", "part by part"], "ablations"),
         (["Seeing", "when trained"], "seeing"),
         (["At home", "your images"], "home"),
     ]
-    parts += [box(14 + 124 * i, 628, 112, 50, lines, "plain", chapter) for i, (lines, chapter) in enumerate(last)]
+    parts += [box(14 + 106 * i, 628, 96, 50, lines, "plain", chapter) for i, (lines, chapter) in enumerate(last)]
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" class="architecture-map" role="group" '
         'aria-label="Architecture map of RWKV-UNet: every box leads to its chapter">\n'

@@ -34,11 +34,11 @@ TARGET = re.compile(r"^\(([\w-]+)\)=$", re.MULTILINE)
 
 @dataclass
 class Label:
-    """What a label stands for: an equation, a figure, an exercise or a section, by its number in a notebook."""
+    """What a label stands for: an equation, a figure, an exercise or a section, by its number, such as 4.2."""
 
     kind: str
     notebook: str
-    number: int
+    number: str
     title: str = ""
 
 
@@ -62,6 +62,11 @@ class Book:
         return parse_file(str(self.root / "references.bib")).entries
 
 
+def numbered(notebook: str, count: int) -> str:
+    """Returns the number of the figure, equation or exercise that is the `count`-th of a chapter, NN_name."""
+    return f"{int(notebook[:2])}.{count}"
+
+
 def read_book(root: Path = ROOT) -> Book:
     """Reads the titles and labels of all chapters."""
     config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf8"))
@@ -73,7 +78,7 @@ def read_book(root: Path = ROOT) -> Book:
             if figure:
                 count["fig"] += 1
                 if "name" in figure:
-                    book.labels[figure["name"]] = Label("fig", path.stem, count["fig"])
+                    book.labels[figure["name"]] = Label("fig", path.stem, numbered(path.stem, count["fig"]))
             if cell.cell_type != "markdown":
                 continue
             if path.stem not in book.titles:
@@ -81,10 +86,10 @@ def read_book(root: Path = ROOT) -> Book:
             for name, title, label in re.findall(r"^`{3,}\{(math|exercise)\} ?(.*)\n:label: (\S+)", cell.source, re.M):
                 kind = {"math": "eq"}.get(name, name)
                 count[kind] += 1
-                book.labels[label] = Label(kind, path.stem, count[kind], title)
+                book.labels[label] = Label(kind, path.stem, numbered(path.stem, count[kind]), title)
             for found in TARGET.finditer(cell.source):
                 heading = re.search(r"^#+ (.*)$", cell.source[found.end() :], re.MULTILINE)[1]
-                book.labels[found[1]] = Label("section", path.stem, 0, heading)
+                book.labels[found[1]] = Label("section", path.stem, "", heading)
     return book
 
 
@@ -148,7 +153,7 @@ class Converter:
     def __init__(self, book: Book, notebook: str):
         self.book, self.notebook = book, notebook
         self.cited: set[str] = set()
-        self.solution: int | None = None
+        self.solution: str | None = None
         self.cell = ""
 
     def fail(self, what: str) -> ValueError:
@@ -219,6 +224,8 @@ class Converter:
             return f"$$\n{content}{tag}\n$$"
         if name in ("admonition", "note", "tip", "warning", "important"):
             title = argument or name.capitalize()
+            if "dropdown" in options.get("class", ""):
+                return f"<details><summary>{title}</summary>\n\n{self.convert(content)}\n\n</details>"
             lines = [f"**{title}**", "", *self.convert(content).splitlines()]
             return "\n".join(f"> {line}".rstrip() for line in lines)
         if name == "exercise":
@@ -232,10 +239,12 @@ class Converter:
             language = "cpp" if language == "cuda" else language
             source = path.relative_to(self.book.root.resolve()).as_posix()
             return f"From `{source}`:\n\n```{language}\n{included(path, options)}\n```"
+        if name == "network":
+            return f"*A network runs in this chapter's page: <{self.book.site}/notebooks/{self.notebook}.html>*"
         raise self.fail(f"unknown directive {name!r}")
 
     @staticmethod
-    def details(number: int, text: str) -> str:
+    def details(number: str, text: str) -> str:
         """Returns a solution that opens at a click."""
         return f"<details><summary>Solution to exercise {number}</summary>\n\n{text.strip()}\n\n</details>"
 
@@ -311,7 +320,8 @@ def plain(path: Path, book: Book) -> nbformat.NotebookNode:
         if figure:
             figures += 1
             caption = converter.inline(figure["caption"])
-            cells.append(nbformat.v4.new_markdown_cell(f"*Figure {figures}.* {caption}", id=f"{cell.id}-caption"))
+            number = numbered(path.stem, figures)
+            cells.append(nbformat.v4.new_markdown_cell(f"*Figure {number}.* {caption}", id=f"{cell.id}-caption"))
     if converter.cited:
         entries = sorted((book.references[key] for key in converter.cited), key=lambda e: (short(e), e.fields["year"]))
         text = "## References\n\n" + "\n".join(f"- {reference(entry)}" for entry in entries)

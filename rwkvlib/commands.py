@@ -545,7 +545,7 @@ def _export(args: argparse.Namespace) -> None:
     trained = parse_size(args.size) if args.size else meta["size"]
     if trained is None:
         raise ValueError(
-            "size: expected --size HEIGHTxWIDTH, as the network was trained on patches of images of any size"
+            "size: expected --size HEIGHTxWIDTH for a network that was trained on patches"
         )
     size = pair(trained)
     # Read before the work, which takes minutes.

@@ -66,18 +66,20 @@ def test_roles_become_text_and_links(book):
     assert "/book/notation.html)" in converted(book, "{doc}`Notation <../book/notation>`")
     assert converted(book, "{cite}`vaswani2017attention`") == "(Vaswani et al., 2017)"
     assert converted(book, "{cite:t}`vaswani2017attention`") == "Vaswani et al. (2017)"
-    assert converted(book, "by {eq}`eq-wkv`, {index}`decay`") == "by (1), decay"
-    assert converted(book, "{ref}`ex-04-row`") == "exercise 2"
-    assert "Figure 1 of [" in converted(book, "{numref}`fig-01-answers`")
+    assert converted(book, "by {eq}`eq-wkv`, {index}`decay`") == "by (4.1), decay"
+    assert converted(book, "{ref}`ex-04-row`") == "exercise 4.2"
+    assert "Figure 1.1 of [" in converted(book, "{numref}`fig-01-answers`")
     assert re.match(r"About \d+ minutes", converted(book, "{{ time_04 }}"))
 
 
 def test_directives_become_markdown(book):
-    assert converted(book, "```{math}\n:label: eq-wkv\n\ny = x\n```") == "$$\ny = x \\tag{1}\n$$"
+    assert converted(book, "```{math}\n:label: eq-wkv\n\ny = x\n```") == "$$\ny = x \\tag{4.1}\n$$"
     note = converted(book, ":::{admonition} Predict first\n:class: tip\nWhat {eq}`eq-wkv`?\n:::")
-    assert note == "> **Predict first**\n>\n> What (1)?"
+    folded = converted(book, "```{admonition} Answer\n:class: dropdown\nYes.\n```")
+    assert folded == "<details><summary>Answer</summary>\n\nYes.\n\n</details>"
+    assert note == "> **Predict first**\n>\n> What (4.1)?"
     solution = converted(book, "````{solution} ex-04-pencil\n:class: dropdown\n\nYes.\n````")
-    assert solution == "<details><summary>Solution to exercise 1</summary>\n\nYes.\n\n</details>"
+    assert solution == "<details><summary>Solution to exercise 4.1</summary>\n\nYes.\n\n</details>"
     shown = converted(book, "```{literalinclude} ../rwkvlib/wkv/oracle.py\n:pyobject: bi_wkv_oracle\n```")
     assert "```python\ndef bi_wkv_oracle(" in shown
 
