@@ -544,9 +544,7 @@ def _export(args: argparse.Namespace) -> None:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells which operators of torchvision it does without
     trained = parse_size(args.size) if args.size else meta["size"]
     if trained is None:
-        raise ValueError(
-            "size: expected --size HEIGHTxWIDTH for a network that was trained on patches"
-        )
+        raise ValueError("size: expected --size HEIGHTxWIDTH for a network that was trained on patches")
     size = pair(trained)
     # Read before the work, which takes minutes.
     images = sample_images(model, size, args.calibrate) if args.check or args.int8 else []
