@@ -131,7 +131,7 @@ def setup(app: Sphinx) -> dict:
     app.add_directive("exercise", Exercise, override=True)
     app.add_config_value("rwkv_solutions", True, "env", [bool])
     app.connect("doctree-read", remove_solutions)
-    app.connect("env-updated", number_by_chapter, priority=900)  # after Sphinx has numbered them through
+    app.connect("env-get-updated", number_by_chapter, priority=900)  # after Sphinx has numbered them through
     app.connect("html-page-context", link_plain_edition, priority=900)
     app.connect("build-finished", write_sitemap)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
