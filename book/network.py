@@ -10,6 +10,7 @@ import base64
 import gzip
 import io
 import json
+import logging
 import shutil
 import tempfile
 import warnings
@@ -75,6 +76,7 @@ def pictures() -> list[dict]:
 
 def onnx(name: str) -> bytes:
     """Returns shipped weights as an ONNX file for one picture, with the inputs image, decay, bonus and operator."""
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it tells which operators of torchvision it does without
     model = Controlled(load_pretrained(name)[0].eval())
     example = (torch.zeros(1, 3, SIZE, SIZE), *(torch.tensor(x) for x in (1.5, 0.5, 0.7)))
     with warnings.catch_warnings(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:

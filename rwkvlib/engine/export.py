@@ -44,6 +44,16 @@ class _FromImage(nn.Module):
         return self.model(normalise(image).to(self.dtype)).float()
 
 
+def _with_biases(model: nn.Module) -> nn.Module:
+    """A copy whose 3-D convolutions have a bias, 0 where they had none: the exporter gives those one of a shape that
+    onnxruntime refuses (onnxscript's conv3d, of two numbers a channel)."""
+    model = copy.deepcopy(model)
+    for part in model.modules():
+        if isinstance(part, nn.Conv3d) and part.bias is None:
+            part.bias = nn.Parameter(part.weight.new_zeros(part.out_channels))
+    return model
+
+
 def export_onnx(
     model: nn.Module,
     path: str | Path,
@@ -121,6 +131,8 @@ def export_onnx(
         shapes |= {2: named[0], 3: named[1]}
     if half:  # folded before it is rounded
         model = fold(copy.deepcopy(model)).half()
+    if len(divisors) == 3:
+        model = _with_biases(model)
     example = torch.zeros(2, channels, *sides)  # of 2: PyTorch takes a batch of 1 for a constant
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporter about itself
