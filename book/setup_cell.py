@@ -1,5 +1,4 @@
-# Setup: installs the library only where it is missing (Colab),
-# and never replaces an installed torch.
+# Setup: installs the library where it is missing (Colab), never a torch.
 import importlib.metadata
 import importlib.util
 import os
@@ -9,9 +8,8 @@ import sys
 if importlib.util.find_spec("rwkvlib") is None:
     source = "git+https://github.com/rwkv-unet-book/rwkv-unet-book@v0.1.0"
     source = f"rwkvlib[cpu,cuda,train,export,teacher,book-plots] @ {source}"
-    pins = []
-    if importlib.util.find_spec("torch"):
-        pins = [f"torch=={importlib.metadata.version('torch')}"]
+    there = importlib.metadata.distributions(name="torch")
+    pins = [f"torch=={found.version}" for found in there]
     pip = [sys.executable, "-m", "pip", "install", "-q"]
     subprocess.run([*pip, source, *pins], check=True)
 
@@ -21,8 +19,7 @@ import torch
 
 from rwkvlib.bookkit import live, read_result, table, use_style
 
-# full: longer runs, more seeds
-FULL = os.environ.get("RWKVLIB_PROFILE", "fast") == "full"
+FULL = os.environ.get("RWKVLIB_PROFILE") == "full"  # longer runs
 rng = np.random.default_rng(0)
 torch.manual_seed(0)
 use_style()

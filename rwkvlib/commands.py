@@ -179,6 +179,24 @@ def _device(model):
     return model.to(torch.accelerator.current_accelerator()) if torch.accelerator.is_available() else model
 
 
+def _add_averaging(p: argparse.ArgumentParser) -> None:
+    """The options of evaluate and predict that say whose masks, and from which probability on."""
+    p.add_argument(
+        "--with",
+        action="append",
+        default=[],
+        dest="others",
+        metavar="CHECKPOINT",
+        help="a further checkpoint, whose probabilities are averaged with the first's; once for each",
+    )
+    p.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="of a binary mask's probability; default: the checkpoint's own, by the command threshold, or 0.5",
+    )
+
+
 def add_evaluate(commands) -> None:
     """Adds the command to the parser's subparsers."""
     p = commands.add_parser(
@@ -205,20 +223,7 @@ def add_evaluate(commands) -> None:
     p.add_argument("--unit", help="what is independent, for the intervals; default: patient, sequence, group or name")
     p.add_argument("--native", action="store_true", help="score images, too, at their own size")
     p.add_argument("--flips", action="store_true", help="average over mirror images")
-    p.add_argument(
-        "--with",
-        action="append",
-        default=[],
-        dest="others",
-        metavar="CHECKPOINT",
-        help="a further checkpoint, whose probabilities are averaged with the first's; once for each",
-    )
-    p.add_argument(
-        "--threshold",
-        type=float,
-        metavar="T",
-        help="of a binary mask's probability; default: the checkpoint's own, by the command threshold, or 0.5",
-    )
+    _add_averaging(p)
     p.add_argument("--batch-size", type=int, default=16)
     p.add_argument("--masks", action="store_true", help="score masks: CHECKPOINT is a folder, NAME.png for each item")
     p.add_argument("--worst", type=int, metavar="N", help="also worst.png: the N cases of the lowest Dice")
@@ -414,20 +419,7 @@ def add_predict(commands) -> None:
         action="store_true",
         help="also NAME_probabilities.tif or .nii.gz, float32, for each output channel",
     )
-    p.add_argument(
-        "--with",
-        action="append",
-        default=[],
-        dest="others",
-        metavar="CHECKPOINT",
-        help="a further checkpoint, whose probabilities are averaged with the first's; once for each",
-    )
-    p.add_argument(
-        "--threshold",
-        type=float,
-        metavar="T",
-        help="of a binary mask's probability; default: the checkpoint's own, by the command threshold, or 0.5",
-    )
+    _add_averaging(p)
     p.add_argument("--native", action="store_true", help="at the images' own size instead of that of training")
     p.add_argument("--window", type=int, metavar="PIXELS", help="at their own size, in windows of this side")
     p.add_argument("--flips", action="store_true", help="average over mirror images")

@@ -197,7 +197,7 @@ def test_notebook_code_fits_the_page(path):
     assert not wide, "a line of more than 76 columns wraps in the page"
     for cell in cells(path):
         lines = cell["source"].count("\n") + 1
-        assert lines <= (20 if folding.visible(cell) else 45), cell["source"]
+        assert lines <= (20 if folding.visible(cell) else 25), cell["source"]
 
 
 def test_readers_see_ideas_and_not_plumbing():

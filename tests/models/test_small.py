@@ -14,6 +14,7 @@ from rwkvlib.engine.train import train
 from rwkvlib.layers import ConvNormAct, SpatialMix
 from rwkvlib.models.folding import fold_batchnorm
 from rwkvlib.models.registry import MODELS
+from tests.models.conftest import seeded
 
 TINY = dict(depths=[1, 2, 2, 1], dims=[8, 8, 16, 16], stem_dim=8, attention_stages=[False, True, True, False])
 FIELDS = [
@@ -42,13 +43,7 @@ ALL = dict(
 
 
 def tiny(**overrides):
-    torch.manual_seed(0)
-    model = create_model("rwkv_unet_t", **TINY | overrides)
-    with torch.no_grad():  # away from 0, where every token has the same weight
-        for mix in spatial_mixes(model).values():
-            mix.spatial_decay.uniform_(-3, 3)
-            mix.spatial_first.uniform_(-3, 3)
-    return model
+    return seeded(**TINY | overrides)
 
 
 def image(model, batch=2):

@@ -17,6 +17,7 @@ from rwkvlib.engine.released import released_name
 from rwkvlib.models.config import ModelConfig
 from rwkvlib.models.folding import fold_batchnorm
 from rwkvlib.models.registry import MODELS, divisor_of, divisors_of
+from tests.models.conftest import seeded
 
 TINY = dict(depths=[1, 1, 2, 1], dims=[8, 8, 12, 12], stem_dim=8, attention_stages=[False, False, True, False])
 TINY |= dict(kernel_size=3, decoder_kernel=3, spatial_dims=3)
@@ -25,13 +26,7 @@ PARAMETERS = {"t": 3_760_237, "n": 629_121, "s": 10_673_765, "b": 18_365_077, "p
 
 
 def tiny(**overrides):
-    torch.manual_seed(0)
-    model = create_model("rwkv_unet_t", **TINY | overrides)
-    with torch.no_grad():  # away from 0, where every token has the same weight
-        for mix in spatial_mixes(model).values():
-            mix.spatial_decay.uniform_(-3, 3)
-            mix.spatial_first.uniform_(-3, 3)
-    return model
+    return seeded(**TINY | overrides)
 
 
 def volume(*shape, channels=3):
